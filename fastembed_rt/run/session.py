@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -161,9 +162,15 @@ def _against(target: str, precision: str, devices: Sequence[int]) -> str | None:
 class Session:
     """A graph loaded into onnxruntime, run as it comes. Safe to run from several threads at once."""
 
-    def __init__(self, inference: onnxruntime.InferenceSession, output: str, facts: Facts) -> None:
-        """`output` is the name of the one that is wanted."""
-        self.inference, self.output, self.facts = inference, output, facts
+    def __init__(
+        self,
+        inference: onnxruntime.InferenceSession,
+        output: str,
+        facts: Facts,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        """`output` is the name of the one that is wanted; `check` raises where its numbers are not to be trusted."""
+        self.inference, self.output, self.facts, self._check = inference, output, facts, check
 
     @property
     def handles(self) -> tuple[object, ...]:
@@ -171,9 +178,15 @@ class Session:
         return (self.inference._sess,)
 
     def run(self, feeds: Feeds) -> Output:
-        """The output for one batch, feeds by input name: for vectors (B, dim)."""
+        """The output for one batch, feeds by input name: for vectors (B, dim).
+
+        Raises:
+            IntegrityError: weights that are read from their file were written to since the model was loaded.
+        """
         (made,) = self.inference.run([self.output], feeds)
         output: Output = made
+        if self._check is not None:
+            self._check()
         return output
 
     def close(self) -> None:
@@ -242,7 +255,7 @@ def load(
     try:
         by_path = output != UNNORMALIZED
         with _apart() if provider in NVIDIA else nullcontext():
-            inference = _load_from(files, variant, onnxruntime, place if by_path else None, start)
+            inference, by_path = _load_from(files, variant, onnxruntime, place if by_path else None, start)
     except (IntegrityError, MissingDependencyError, ModelFormatError):
         raise
     except Exception as error:  # onnxruntime's own kinds are plain Exceptions; models load on threads of their own,
@@ -269,8 +282,11 @@ def load(
     # Our own operators fill no row up to a longer one's length, as stock attention does, and all sessions of a process
     # share the packed weights.
     own = variant.target == "native"
-    kind = NvidiaSession if provider in NVIDIA else Session
-    return kind(inference, names["output"], Facts(inputs, padded=not own, takes_all=row.runs_batches_itself, light=own))
+    facts = Facts(inputs, padded=not own, takes_all=row.runs_batches_itself, light=own)
+    if provider in NVIDIA:
+        return NvidiaSession(inference, names["output"], facts)  # with a copy of the weights
+    mapped = [record.file for record in variant.weights] if by_path else []
+    return Session(inference, names["output"], facts, partial(files.check_mapped, mapped) if mapped else None)
 
 
 def _start(
@@ -346,12 +362,12 @@ def _load_from(
     onnxruntime: Any,
     place: str | None,
     start: Callable[[str | bytes, Mapping[str, bytes]], onnxruntime.InferenceSession],
-) -> onnxruntime.InferenceSession:
+) -> tuple[onnxruntime.InferenceSession, bool]:
     """The session made of a variant's files as they were opened: by path, while `place` leads to them, else by content.
 
     None for `place` is by content in any case.
 
-    By path, onnxruntime maps weights that it would copy otherwise.
+    By path, which is the second result, onnxruntime maps weights that it would copy otherwise.
     """
     names = [record.file for record in variant.files]
     files.check_unwritten(names)
@@ -364,7 +380,7 @@ def _load_from(
         else:
             if files.in_place(names):  # and so they were between
                 files.check_unwritten(names)
-                return made
+                return made, True
     if variant.weights and not hasattr(onnxruntime.SessionOptions, "add_external_initializers_from_files_in_memory"):
         if place is None:
             raise MissingDependencyError(
@@ -376,7 +392,7 @@ def _load_from(
             f"{onnxruntime.__version__} opens its weights by path only; load the model again"
         )
     weights = {record.file: files.read(record.file) for record in variant.weights}
-    return start(files.read(variant.graph.file), weights)
+    return start(files.read(variant.graph.file), weights), False
 
 
 def _followed() -> None:

@@ -163,6 +163,25 @@ def test_files_that_are_written_to_in_place_are_an_error_where_they_are_opened_a
         assert said.startswith("IntegrityError") and "was written to since the model was loaded" in said
 
 
+@pytest.mark.parametrize("target", [None, "cpu"])
+def test_weights_that_a_session_has_mapped_are_an_error_once_they_are_written_to(
+    exported: Path, tmp_path: Path, target: str | None
+) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(exported / "one" / "model", directory)
+    with EmbeddingModel(directory, target=target) as model:
+        wanted = model.encode("the cat")
+        for record in model.variant.weights:
+            os.utime(directory / record.file)
+        np.testing.assert_array_equal(model.encode("the cat"), wanted)  # its time alone has changed
+        for record in model.variant.weights:
+            with (directory / record.file).open("r+b") as file:
+                file.write(bytes(record.size))
+        for _ in range(2):
+            with pytest.raises(IntegrityError, match="was written to since the model was loaded"):
+                model.encode("the cat")
+
+
 def held(described: Manifest, directory: Path) -> ModelFiles:
     return ModelFiles(directory, described.files)
 
