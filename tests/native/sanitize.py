@@ -6,7 +6,8 @@ Its parts, one after another:
 
 tests   tests/native in Python and those of the tokenizer in C, with a library that watches addresses and undefined
         behaviour (ASan, UBSan);
-fuzz    random nodes, most of them spoiled, in fuzz/, behind a stand-in for onnxruntime, watched likewise, leaks too;
+fuzz    random nodes, most of them spoiled, in fuzz/, behind a stand-in for onnxruntime, watched likewise, leaks too; a
+        tenth as many through each of the kernels that this processor has, with weights in files that processes share;
 tiles   a tenth as many of them through the kernels for AMX, whose instructions are plain C here;
 races   the same on several threads at once, watched for races (TSan): sessions that load and release shared weights.
 
@@ -21,13 +22,15 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import instructions_in_c
 
-from fastembed_rt.native import build
+from fastembed_rt.native import SWITCH, build
+from fastembed_rt.run.shared_weights import VARIABLE
 
 HERE = Path(__file__).parent
 FUZZ = sorted((HERE / "fuzz").glob("*.c"))
@@ -37,6 +40,7 @@ COMMON = ("-O1", "-g", "-fno-omit-frame-pointer")
 WATCHED = (*COMMON, "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 RACES = (*COMMON, "-fsanitize=thread")
 WRAPPED = ("-Wl,--wrap=malloc,--wrap=calloc,--wrap=aligned_alloc",)  # allocations that fail when told to
+NO_KERNELS = 3  # exit code of the program, see main.c
 # Those of the interpreter and of onnxruntime, which are not ours to mend.
 TOLERANT = "detect_leaks=0:alloc_dealloc_mismatch=0:detect_odr_violation=0:allocator_may_return_null=1"
 
@@ -74,16 +78,25 @@ def run_fuzz(directory: Path, first: int, cases: int, *, tiles: bool = False) ->
     alone = instructions_in_c.alone("kernels_avx2") if tiles else ()
     objects = build.compiled(directory, kernels, extra=WATCHED, others=FUZZ)
     build.link(program, objects, (*WATCHED, *WRAPPED, *alone))
+    if cases_fail(program, first, cases):
+        return 1
+    with tempfile.TemporaryDirectory() as folder:
+        others = [] if tiles else [{SWITCH: name.removeprefix("kernels_"), VARIABLE: folder} for name in build.KERNELS]
+        return int(any(cases_fail(program, first, max(1, cases // 10), settings) for settings in others))
+
+
+def cases_fail(program: Path, first: int, cases: int, settings: Mapping[str, str] | None = None) -> bool:
+    """Whether one does; with `settings` of the environment that name kernels which the processor lacks, none does."""
     processes = min(len(os.sched_getaffinity(0)), cases)
     edges = [first + cases * k // processes for k in range(processes + 1)]
     # A freed block is kept from being used again for a while; a small while, for speed.
-    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=1:quarantine_size_mb=4"}
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=1:quarantine_size_mb=4", **(settings or {})}
     running = [
         subprocess.Popen([str(program), str(start), str(stop - start)], env=environment)
         for start, stop in itertools.pairwise(edges)
     ]
-    codes = [process.wait() for process in running]
-    return int(any(codes))
+    codes = {process.wait() for process in running}
+    return bool(codes - ({0} if settings is None else {0, NO_KERNELS}))
 
 
 def run_races(directory: Path, first: int, cases: int, threads: int) -> int:

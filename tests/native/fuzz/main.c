@@ -1,5 +1,6 @@
 /* fuzz FIRST COUNT [THREADS [FILE]]: runs cases FIRST to FIRST + COUNT - 1, on THREADS threads at once; 1 after a wrong
- * one. FILE gets a line for each sound one, its number, operator and a hash of its output's bits: processors have to agree.
+ * one, 3 where the kernels of FASTEMBED_RT_KERNELS do not run here. FILE gets a line for each sound one, its number,
+ * operator and a hash of its output's bits: processors have to agree. FASTEMBED_RT_SHARED_WEIGHTS as for the library.
  *
  * Of every case: made twice, so that the second takes the packed weights of the first; run twice, with memory and
  * outputs that held other bytes before and tasks in another order, to the same bits, every element written. A sound
@@ -167,9 +168,10 @@ static void *work(void *argument) {
     return NULL;
 }
 
-/* Exported by operators.c. */
+/* Exported. */
 const char *fastembed_rt_kernels(void);
 const char *fastembed_rt_selfcheck(void);
+int fastembed_rt_share_packed(const char *folder);
 
 int main(int count, char **arguments) {
     if (count < 3) {
@@ -180,6 +182,11 @@ int main(int count, char **arguments) {
     case_count = strtoull(arguments[2], NULL, 10);
     size_t threads = count > 3 ? strtoul(arguments[3], NULL, 10) : 1;
     if (count > 4 && !(hashes = fopen(arguments[4], "w")))
+        return 2;
+    if (!*fastembed_rt_kernels())
+        return 3;
+    const char *folder = getenv("FASTEMBED_RT_SHARED_WEIGHTS");
+    if (folder && !fastembed_rt_share_packed(folder))
         return 2;
     if (*fastembed_rt_selfcheck()) {
         fprintf(stderr, "the self-check finds %s wrong\n", fastembed_rt_selfcheck());
