@@ -15,6 +15,8 @@ typedef OrtStatus *Register(OrtSessionOptions *options, const OrtApiBase *base);
 typedef const char *Open(const char *cublaslt, const char *driver, int stand_ins);
 
 static Register *registers;
+static void (*trim)(void);    /* takes the lock of memory, */
+static int (*unshared)(void); /* and this one that of packed weights; NULL in the library for CUDA */
 static int inside; /* a thread is where it holds a lock */
 static OrtApi api;
 
@@ -23,7 +25,11 @@ static OrtStatus *nothing(void) { return NULL; }
 static OrtStatus *create_domain(const char *name, OrtCustomOpDomain **out) {
     (void)name;
     __atomic_store_n(&inside, 1, __ATOMIC_RELEASE);
-    usleep(50000); /* in which the process forks */
+    usleep(50000); /* in which the process forks, which has to take this lock before those */
+    if (trim && unshared) {
+        unshared();
+        trim();
+    }
     *out = (OrtCustomOpDomain *)&api;
     return NULL;
 }
@@ -46,6 +52,10 @@ int main(int count, char **given) {
         api.slot[k] = (void (*)(void))nothing;
     api.slot[CREATE_CUSTOM_OP_DOMAIN] = (void (*)(void))create_domain;
     *(void **)&registers = library ? dlsym(library, "RegisterCustomOps") : NULL;
+    if (library) {
+        *(void **)&trim = dlsym(library, "fastembed_rt_trim");
+        *(void **)&unshared = dlsym(library, "fastembed_rt_unshared");
+    }
     if (!registers)
         return fprintf(stderr, "%s\n", dlerror()), 2;
     if (count > 3) {
@@ -63,6 +73,10 @@ int main(int count, char **given) {
     pid_t child = fork();
     if (child == 0) {
         alarm(3); /* a lock that the thread held at the fork would be waited for */
+        if (trim && unshared) {
+            unshared();
+            trim();
+        }
         _exit(register_here(NULL) != NULL);
     }
     int status = 0;

@@ -57,6 +57,6 @@ def status_of_child(directory: Path, *libraries: Path) -> int:
     program = directory / "forked"
     flags = ["-std=gnu11", "-O1", "-Wall", f"-I{build.SOURCES}"]
     assert compile_once(["gcc", *flags, "-o", str(program), str(SOURCE), "-ldl", "-lpthread"]) == 0
-    done = subprocess.run([program, *libraries], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([program, *libraries], capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
