@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ class StandIn:
 
     @classmethod
     def built(cls, directory: Path) -> StandIn:
-        """Compiled into a directory."""
-        return cls(build.build_cuda(directory / "operators.so"), cuda_stand_in.build(directory))
+        """Compiled into a directory, with the sanitizers that `make sanitize` asks for."""
+        watched = os.environ.get("FASTEMBED_RT_TEST_CUDA_FLAGS", "").split()
+        return cls(build.build_cuda(directory / "operators.so", watched), cuda_stand_in.build(directory))
 
     def session(self, graph: bytes) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()

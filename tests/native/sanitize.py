@@ -4,8 +4,8 @@
 
 Its parts, one after another:
 
-tests   tests/native in Python and those of the tokenizer in C, with a library that watches addresses and undefined
-        behaviour (ASan, UBSan);
+tests   tests/native in Python and those of the tokenizer in C, with libraries that watch addresses and undefined
+        behaviour (ASan, UBSan), of the operators for CUDA too;
 fuzz    random nodes, most of them spoiled, in fuzz/, behind a stand-in for onnxruntime, watched likewise, leaks too; a
         tenth as many through each of the kernels that this processor has, with weights in files that processes share;
 tiles   a tenth as many of them through the kernels for AMX, whose instructions are plain C here;
@@ -52,11 +52,12 @@ def runtime(name: str) -> str:
 
 
 def run_tests(directory: Path) -> int:
-    """The tests of what is in C, with a sanitized library."""
+    """The tests of what is in C, with sanitized libraries."""
     library = build.build(directory / build.LIBRARY, extra=WATCHED)
     environment = {
         **os.environ,
         "FASTEMBED_RT_TEST_OPERATORS": str(library),
+        "FASTEMBED_RT_TEST_CUDA_FLAGS": " ".join(WATCHED),
         "LD_PRELOAD": " ".join(map(runtime, ("libasan.so", "libubsan.so"))),
         "ASAN_OPTIONS": TOLERANT,
         "UBSAN_OPTIONS": "print_stacktrace=1",
