@@ -148,11 +148,13 @@ def test_what_is_not_what_it_should_be_is_not_used(
     (file,) = folder.iterdir()
     computed(another)
     (other,) = (path for path in folder.iterdir() if path != file)
+    alike = file.stat().st_size == other.stat().st_size  # but where what saturates lies behind the weights
     damage(file, other)
     assert computed(group).tobytes() == expected.tobytes()
     assert len(list(folder.iterdir())) == 2
     shared_weights.report()
-    assert len(caplog.messages) == (damage in (others, a_folder))  # which stay, so that nobody finds what was made
+    stays = damage is a_folder or (damage is others and alike)  # so that nobody finds what was made
+    assert len(caplog.messages) == stays
     assert computed(another).tobytes() != expected.tobytes()
 
 
