@@ -70,7 +70,8 @@ def _made(functions: native.TokenizerFunctions, found: Described, settings: Sett
     written = [token["content"].encode() for token in added]
     sizes = np.fromiter(map(len, written), np.int32, len(written))
     ids = np.fromiter((LEFT if _strips(token) else token["id"] for token in added), np.int32, len(added))
-    fits, kinds = np.zeros(1, np.int32), characters()
+    fits = np.zeros(1, np.int32)
+    kinds = np.empty(KNOWN, np.uint8) if settings.words == MARKED else characters()
     made = functions.new(
         at(found.data),
         at(found.lengths),

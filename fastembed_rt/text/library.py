@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -78,6 +77,7 @@ class Library:
         self._parallel, self._of_pairs = parallel, of_pairs
         self._made_limited: Any = None
         self._made_free: Any = None
+        self._special_ids: frozenset[int] | None = None
         self._shorten: Callable[[str], str] | None = None  # when there is a long text
         self._parts: list[Parts | None] = []  # one, when there is a very long text
 
@@ -135,11 +135,13 @@ class Library:
                 f"{self._path} cannot be read as a tokenizer ({error}); export the model again"
             ) from error
 
-    @cached_property
+    @property
     def special_ids(self) -> frozenset[int]:
         """Ids of the tokens that the file calls special."""
-        added = self.limited.get_added_tokens_decoder()
-        return frozenset(number for number, token in added.items() if token.special)
+        if self._special_ids is None:  # no cached_property: before Python 3.12 it holds a lock, which forks leave held
+            added = self.limited.get_added_tokens_decoder()
+            self._special_ids = frozenset(number for number, token in added.items() if token.special)
+        return self._special_ids
 
     def special(self) -> int:
         """Special tokens of a text, or of a pair."""
