@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import native
-from .quick import Around, Described, Quick, around, at, or_none, read
+from .quick import Around, Described, Quick, added_of, around, at, or_none, read
 
 MARK = "\u2581"  # for a space
 KNOWN = 0x3000  # characters in the table, from 0 on, as in the C source
@@ -26,7 +26,6 @@ BLANKS = (*range(0x9, 0xE), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x
 _LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 EXPRESSIONS = {_LETTERS + r"\p{N}" + _REST: DIGITS1, _LETTERS + r"\p{N}{1,3}" + _REST: DIGITS3}
-LEFT = -1  # instead of an added token's id: the library has to say what becomes of it
 
 
 class Bpe(Quick):
@@ -66,10 +65,7 @@ def bpe(content: bytes) -> Quick | None:
 
 
 def _made(functions: native.TokenizerFunctions, found: Described, settings: Settings, special: Around) -> Quick | None:
-    added = found.rest["added_tokens"]
-    written = [token["content"].encode() for token in added]
-    sizes = np.fromiter(map(len, written), np.int32, len(written))
-    ids = np.fromiter((LEFT if _strips(token) else token["id"] for token in added), np.int32, len(added))
+    added = added_of(found.rest)
     fits = np.zeros(1, np.int32)
     kinds = np.empty(KNOWN, np.uint8) if settings.words == MARKED else characters()
     made = functions.new(
@@ -80,11 +76,11 @@ def _made(functions: native.TokenizerFunctions, found: Described, settings: Sett
         at(found.merged),
         at(found.merged_lengths),
         len(found.merged_lengths) // 2,
-        b"".join(written),
-        at(sizes),
-        at(ids),
-        bytes(bool(token["normalized"]) for token in added),
-        len(added),
+        added.data,
+        at(added.lengths),
+        at(added.ids),
+        bytes(bool(token["normalized"]) for token in found.rest["added_tokens"]),
+        len(added.ids),
         settings.words,
         settings.prepend,
         at(kinds),
@@ -92,11 +88,6 @@ def _made(functions: native.TokenizerFunctions, found: Described, settings: Sett
     )
     tokenizer = (Normal if settings.normal else Bpe)(functions, made, special)
     return tokenizer if fits[0] else None
-
-
-def _strips(token: Mapping[str, Any]) -> bool:
-    """Whether more than an added token itself decides what becomes of it."""
-    return bool(token["single_word"] or token["lstrip"] or token["rstrip"])
 
 
 def settings_of(described: Mapping[str, Any]) -> Settings | None:

@@ -20,9 +20,10 @@ from .pairs import PairTemplate, template_of
 
 Ids = npt.NDArray[np.int64]
 SURROGATES = re.compile("[\ud800-\udfff]")
-# Texts, and bytes of them, that are not worth letting other threads run meanwhile: about half a millisecond at most.
-FEW, FEW_BYTES = 64, 1 << 16
+FEW = 64  # texts that are not worth letting other threads run meanwhile, if they are short
 ALL = 2**62  # tokens
+LEFT = -1  # instead of an id
+FLAGS = ("single_word", "lstrip", "rstrip")
 
 
 class Around(NamedTuple):
@@ -37,6 +38,7 @@ class Quick:
     """One vocabulary. Safe to use from several threads."""
 
     per_byte, beside = 1, 0  # tokens of a text: at most so many for each byte, and more
+    few_bytes = 1 << 12  # of few texts: half a millisecond at most
     normal = False  # texts have to be in Unicode's form C
 
     def __init__(self, functions: TokenizerFunctions, made: int | None, around: Around) -> None:
@@ -83,7 +85,7 @@ class Quick:
         memory = np.empty(3 * n + room, np.int64)  # one for all: a single text waits for each that is made
         memory[:n] = lengths
         joined = data[0] if n == 1 else b"".join(data)
-        encode = self._few if n <= FEW and len(joined) <= FEW_BYTES else self._many
+        encode = self._few if n <= FEW and len(joined) <= self.few_bytes else self._many
         encode(self._made, joined, n, most, self._around, before, after, at(memory))
         found: list[Ids | None] = [None] * len(texts)
         start = 3 * n
@@ -197,10 +199,24 @@ def around(processor: Mapping[str, Any] | None) -> Around | None:
     return Around(sides[0], sides[1], template_of(processor)) if len(sides) == 2 else None
 
 
-def added_of(described: Mapping[str, Any]) -> tuple[bytes, npt.NDArray[np.int32]]:
-    """Added tokens of a tokenizer.json, one after the other, and how many bytes each has."""
-    added = [token["content"].encode() for token in described["added_tokens"]]
-    return b"".join(added), np.fromiter(map(len, added), np.int32, len(added))
+class Added(NamedTuple):
+    """Added tokens, one after the other in UTF-8; the bytes and the id of each (int32).
+
+    The id is LEFT where the library has to say what becomes of it.
+    """
+
+    data: bytes
+    lengths: npt.NDArray[np.int32]
+    ids: npt.NDArray[np.int32]
+
+
+def added_of(described: Mapping[str, Any]) -> Added:
+    """Those of a tokenizer.json."""
+    added = described["added_tokens"]
+    written = [token["content"].encode() for token in added]
+    # Where more than the token itself decides.
+    ids = [LEFT if any(token.get(flag) for flag in FLAGS) else token.get("id", LEFT) for token in added]
+    return Added(b"".join(written), np.fromiter(map(len, written), np.int32, len(added)), np.array(ids, np.int32))
 
 
 def or_none(make: Callable[[], Quick | None]) -> Quick | None:

@@ -54,16 +54,17 @@ def _made(
 ) -> Unigram | None:
     size = int.from_bytes(settings.table[:4], "little")
     units, written = settings.table[4 : 4 + size], settings.table[4 + size :]
-    added, sizes = added_of(found.rest)
+    added = added_of(found.rest)
     fits = np.zeros(1, np.int32)
     made = functions.new(
         at(found.data),
         at(found.lengths),
         at(found.values),
         len(found.values),
-        added,
-        at(sizes),
-        len(sizes),
+        added.data,
+        at(added.lengths),
+        at(added.ids),
+        len(added.ids),
         found.rest["model"]["unk_id"],
         units,
         len(units) // 4,

