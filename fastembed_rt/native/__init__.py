@@ -116,7 +116,7 @@ class TokenizerFunctions(NamedTuple):
 
 def wordpiece() -> TokenizerFunctions | None:
     """The functions of src/wordpiece.c, on whichever processor; None where no library was compiled."""
-    return _tokenizer("wordpiece", "words", "ppp q spqs ipip p")
+    return _tokenizer("wordpiece", "words", "ppp q spqs ipip p ii")
 
 
 def unigram() -> TokenizerFunctions | None:

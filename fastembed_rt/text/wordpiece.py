@@ -21,7 +21,7 @@ from .quick import NO_BYTES, NO_LENGTHS, Around, Described, Quick, added_of, aro
 
 CONTINUES = "##"
 MOST_CHARACTERS = 1000  # of a word that is cut into pieces, as in the C source
-KNOWN = 0x2100  # characters in the table, from 0 on, as in the C source
+KNOWN = 0x3100  # characters in the table, from 0 on, as in the C source
 LETTER, BLANK, PUNCTUATION, OTHER = range(4)  # kinds of them, likewise
 KINDS = {"L": LETTER, "N": LETTER, "S": LETTER, "P": PUNCTUATION}  # by category; marks, separators, controls are others
 PLAIN = re.compile("[!-~]*")  # what normalizers leave as it is, but for capitals
@@ -30,10 +30,22 @@ RANGES = (
     (0x20, 0x7F),
     (0xA0, 0x300),
     (0x370, 0x530),
+    (0x531, 0x588),  # Armenian
+    (0x5D0, 0x5EB),  # Hebrew
+    (0x60C, 0x60D),  # Arabic, but for its marks
+    (0x61F, 0x620),
+    (0x621, 0x63B),
+    (0x641, 0x64B),
+    (0x660, 0x66E),
+    (0x671, 0x6D5),
+    (0x6F0, 0x6FA),
     (0x1E00, 0x2000),
     (0x2010, 0x2028),
     (0x2030, 0x2060),
     (0x20A0, 0x20B0),
+    (0x3001, 0x3012),
+    (0x3041, 0x3095),  # kana
+    (0x30A1, 0x30FB),
 )
 
 
@@ -61,7 +73,9 @@ def _made(functions: native.TokenizerFunctions, found: Described, special: Aroun
     model = found.rest["model"]
     added = added_of(found.rest)
     unknown, unknown_id = model["unk_token"].encode(), np.zeros(1, np.int32)
-    kinds, folded = characters(*_settings(found.rest["normalizer"]))
+    normalizer = found.rest["normalizer"]
+    lower, strip = _settings(normalizer)
+    kinds, folded = characters(lower, strip)
     made = functions.new(
         at(found.data),
         at(found.lengths),
@@ -76,6 +90,8 @@ def _made(functions: native.TokenizerFunctions, found: Described, special: Aroun
         model["max_input_chars_per_word"],
         at(kinds),
         at(folded),
+        PUNCTUATION if normalizer["handle_chinese_chars"] else LETTER,
+        OTHER if strip else LETTER,  # taken apart, where marks are
     )
     tokenizer = WordPiece(functions, made, special)
     return tokenizer if unknown_id[0] >= 0 else None
@@ -137,7 +153,7 @@ def characters(lower: bool, strip: bool) -> tuple[npt.NDArray[np.uint8], npt.NDA
     alone. Characters that Unicode 3.2 did not have are other ones: libraries differ in what they know of them.
     """
     kinds, folded = np.full(KNOWN, OTHER, np.uint8), np.zeros(KNOWN, np.uint16)
-    for code in (ord(blank) for blank in "\t\n\r \xa0"):
+    for code in (ord(blank) for blank in "\t\n\r \xa0\u3000"):
         kinds[code] = BLANK
     for code in (code for start, stop in RANGES for code in range(start, stop)):
         made = chr(code)

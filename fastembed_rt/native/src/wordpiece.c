@@ -10,7 +10,7 @@
 #include "support.h"
 
 enum {
-    KNOWN = 0x2100, /* characters in the table, from 0 on */
+    KNOWN = 0x3100, /* characters in the table, from 0 on */
     MOST_CHARACTERS = 1000, /* of a word that is cut into pieces */
     MOST_BYTES = 3 * MOST_CHARACTERS,
     NEXT = 0x2545f491, /* where hashes of pieces begin that continue a word */
@@ -33,6 +33,8 @@ typedef struct {
     const uint8_t *added;   /* one after the other */
     int32_t *added_lengths; /* of each */
     int32_t added_count;
+    int han; /* kind of Chinese characters, which stand alone where the model says so */
+    int hangul;
     uint8_t kinds[KNOWN];
     uint16_t folded[KNOWN]; /* what each is in a word */
     uint8_t begins_added[256];
@@ -97,11 +99,12 @@ EXPORTED void fastembed_rt_wordpiece_free(void *made) {
 
 /* A vocabulary: `bytes` are its `count` pieces in UTF-8 one after the other, and `added` likewise the tokens that are
    looked for in texts first; `unknown` stands for words that it does not have, and `unknown_id` becomes its id, -1 where
-   it is not among the pieces. `kinds` and `folded` are of KNOWN characters. NULL where there is no memory. */
+   it is not among the pieces. `kinds` and `folded` are of KNOWN characters, `han` and `hangul` kinds of those. NULL where there is no memory. */
 EXPORTED void *fastembed_rt_wordpiece_new(const uint8_t *bytes, const int32_t *lengths, const int32_t *ids, int64_t count,
                                           const uint8_t *added, const int32_t *added_lengths, int64_t added_count,
                                           const uint8_t *unknown, int32_t unknown_length, int32_t *unknown_id,
-                                          int32_t most, const uint8_t *kinds, const uint16_t *folded) {
+                                          int32_t most, const uint8_t *kinds, const uint16_t *folded, int32_t han,
+                                          int32_t hangul) {
     Wordpiece *w = calloc(1, sizeof *w);
     if (!w)
         return NULL;
@@ -126,6 +129,7 @@ EXPORTED void *fastembed_rt_wordpiece_new(const uint8_t *bytes, const int32_t *l
     w->most = most < MOST_CHARACTERS ? most : MOST_CHARACTERS;
     memcpy(w->kinds, kinds, sizeof w->kinds);
     memcpy(w->folded, folded, sizeof w->folded);
+    w->han = han, w->hangul = hangul;
     uint32_t offset = 0;
     for (int64_t k = 0; k < count; offset += lengths[k++])
         put(w, offset, lengths[k], ids[k]);
@@ -149,27 +153,29 @@ static int is_added(const Wordpiece *w, const uint8_t *text, int64_t left) {
         int32_t length = w->added_lengths[k], same = 0;
         while (same < length && same < left && lowered(token[same]) == lowered(text[same]))
             ++same;
-        if (same == length || (same < left && text[same] >= 0x80))
+        /* Chinese, Japanese and Korean characters become no other ones */
+        if (same == length || (same < left && text[same] >= 0x80 && text[same] < 0xe3))
             return 1;
     }
     return 0;
 }
 
-/* The character at the beginning of `left` bytes, and how many are its own; KNOWN for any that the table does not have. */
-static uint32_t character(const uint8_t *text, int64_t left, int64_t *size) {
-    *size = 1;
-    if (text[0] < 0x80)
-        return text[0];
-    if (text[0] < 0xe0 && left > 1) {
-        *size = 2;
-        return (text[0] & 0x1fu) << 6 | (text[1] & 0x3fu);
-    }
-    if (text[0] < 0xf0 && left > 2) {
-        uint32_t found = (text[0] & 0x0fu) << 12 | (text[1] & 0x3fu) << 6 | (text[2] & 0x3fu);
-        *size = 3;
-        return found < KNOWN ? found : KNOWN;
-    }
-    return KNOWN;
+/* The character at the beginning of `left` bytes, its kind, and how many bytes are its own. */
+static uint32_t character(const Wordpiece *w, const uint8_t *text, int64_t left, uint8_t *kind, int64_t *size) {
+    *size = size_of(text[0]);
+    *kind = OTHER;
+    if (*size > left || *size > 3)
+        return 0;
+    uint32_t c = code_of(text, (int32_t)*size);
+    if (c < KNOWN)
+        *kind = w->kinds[c];
+    else if ((c >= 0x4e00 && c < 0x9fa6) || (c >= 0x3400 && c < 0x4db6))
+        *kind = (uint8_t)w->han;
+    else if (c >= 0xac00 && c < 0xd7a4)
+        *kind = (uint8_t)w->hangul;
+    else if ((c >= 0xff01 && c < 0xff10) || c == 0xff1a || c == 0xff1b || c == 0xff1f) /* ！ to ／, ：, ； and ？ */
+        *kind = c == 0xff04 || c == 0xff0b ? LETTER : PUNCTUATION;
+    return c;
 }
 
 /* Its bytes, at most 3; their number. */
@@ -218,8 +224,8 @@ static int64_t encode(const Wordpiece *w, const uint8_t *text, int64_t length, i
     int64_t number = 0, size;
     *more = 0;
     for (int64_t k = 0; k < length;) {
-        uint32_t c = character(text + k, length - k, &size);
-        uint8_t kind = c < KNOWN ? w->kinds[c] : OTHER;
+        uint8_t kind;
+        uint32_t c = character(w, text + k, length - k, &kind, &size);
         if (kind == BLANK) {
             k += size;
             continue;
@@ -229,12 +235,11 @@ static int64_t encode(const Wordpiece *w, const uint8_t *text, int64_t length, i
         int32_t bytes = 0, characters = 0;
         do { /* a sign of punctuation is a word */
             if (++characters <= w->most)
-                bytes += write_character(w->folded[c], word + bytes);
+                bytes += write_character(c < KNOWN ? w->folded[c] : c, word + bytes);
             k += size;
             if (k == length || kind == PUNCTUATION)
                 break;
-            c = character(text + k, length - k, &size);
-            kind = c < KNOWN ? w->kinds[c] : OTHER;
+            c = character(w, text + k, length - k, &kind, &size);
         } while (kind == LETTER);
         if (kind == OTHER) /* what is left out of a text joins what is around it */
             return LIBRARY;
