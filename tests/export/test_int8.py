@@ -18,15 +18,19 @@ import pytest
 from checkpoints import save_sentence_transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 from tolerances import close
 
 from fastembed_rt import EmbeddingModel, native
+from fastembed_rt_export import quantize, tasks
 from fastembed_rt_export.architectures import ARCHITECTURES
 from fastembed_rt_export.errors import InvalidInputError, ParityError
 from fastembed_rt_export.gate.parity import Fidelity, parity_texts
+from fastembed_rt_export.graph.cpu import CPU
 from fastembed_rt_export.graph.int8 import GroupRecipe, quantize_weight
 from fastembed_rt_export.pipeline import ExportOptions, export
 from fastembed_rt_export.quantize import calibration, degenerate_texts, long_texts, ranges, rounding
+from fastembed_rt_export.tasks.embedding import build
 
 Vectors = npt.NDArray[np.float32]
 INT8 = "model.cpu.int8.onnx"
@@ -262,6 +266,43 @@ def test_integers_are_made_once_where_those_of_the_stock_graph_are_as_good() -> 
     inputs, outputs, _ = random_group(1)
     shared = ranges.with_tails(inputs, ranges.choose(inputs, outputs, free=False, tails=False))
     assert ranges.own(inputs, outputs, shared) is None
+
+
+def test_a_channel_that_calibration_saw_quiet_keeps_its_values_behind_an_activation() -> None:
+    random = np.random.default_rng(9)
+    sizes = np.geomspace(0.2, 6, 48)
+    sample = np.maximum(random.normal(0, 1, (1000, 48)) * sizes, -0.17).astype(np.float32)
+    sample[:, 0] = random.uniform(-0.17, 0.17, 1000)
+    weights = (random.normal(0, 0.1, (48, 96)) / sizes[:, None]).astype(np.float32)
+    inputs = ranges.Inputs(sample, sample.min(axis=0), sample.max(axis=0))
+    outputs = ranges.Outputs(weights, np.abs(weights).max(axis=1), weights)
+    other = sample[:1].copy()
+    other[0, 0] = 3.8  # a text of which the channel tells
+    taken = {}
+    for smoothed in (True, False):
+        group = ranges.choose(inputs, outputs, free=False, tails=False, smoothed=smoothed)
+        steps = ranges.divided(other, group.smooth)
+        factor = 1.0 if group.smooth is None else float(group.smooth[0])
+        taken[smoothed] = factor * float((steps + ranges.lost(steps, group))[0, 0])
+    assert taken[True] < 2.5, "smoothing takes it beyond the range"
+    assert abs(taken[False] - 3.8) < 0.1
+
+
+def test_what_an_activation_gives_is_not_smoothed(tmp_path: Path) -> None:
+    source = save_sentence_transformers(tmp_path / "bert", hidden_act="relu", num_hidden_layers=1)
+    tensors = load_file(source / "model.safetensors")
+    up, down = (f"encoder.layer.0.{name}.dense" for name in ("intermediate", "output"))
+    # The same outputs, of inputs of all sizes.
+    sizes = np.geomspace(0.1, 10, len(tensors[f"{up}.bias"])).astype(np.float32)
+    tensors |= {f"{up}.weight": tensors[f"{up}.weight"] * sizes[:, None], f"{up}.bias": tensors[f"{up}.bias"] * sizes}
+    tensors[f"{down}.weight"] = tensors[f"{down}.weight"] / sizes
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    checkpoint, random = tasks.load(source, "made"), np.random.default_rng(0)
+    texts = quantize.Sample.of([random.integers(5, 50, 12) for _ in range(40)])
+    found = calibration.calibrate(
+        lambda target: build(checkpoint, target, CPU.opset or 0).graph, texts, texts.only(range(8)), threads=1
+    )
+    assert found.recipe.groups[f"{down}.weight"].smooth is None
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -192,7 +192,8 @@ class _Found:
         free = key in self._groups.free
         few = Inputs(seen.sample[::step], seen.low, seen.high)
         heavy, own = self._groups.heavy(key), None
-        group = ranges.choose(few, outputs, free=free, tails=heavy)
+        smoothed = key not in self._groups.behind_activation
+        group = ranges.choose(few, outputs, free=free, tails=heavy, smoothed=smoothed)
         if self._groups.blocks:
             share = ranges.TAILS if heavy else ranges.TAILS_OF_NORMED
             group = group if heavy else ranges.with_tails(few, group, share)

@@ -30,6 +30,7 @@ class Groups:
     free: set[str] = field(default_factory=set)  # groups whose smoothing folds into an earlier layer
     folds_into: dict[str, str] = field(default_factory=dict)  # that layer's weight -> the group
     activated: set[str] = field(default_factory=set)  # groups whose outputs stay inside an operator
+    behind_activation: set[str] = field(default_factory=set)  # groups that read what an activation gives, ungated
     blocks: bool = False  # there are operators for whole blocks, and for layers that stand alone
 
     def heavy(self, key: str) -> bool:
@@ -78,6 +79,8 @@ def probe(groups: Groups, base: Target = CPU) -> Target:
         graph: Graph, states: Value, *, layers: FeedForward, before: Norm | None, then: Residual | None
     ) -> None:
         groups.activated.add(group_key(layers.first))
+        if layers.gate is None:
+            groups.behind_activation.add(group_key([layers.down]))
 
     # Of a mixture all experts see all tokens here: what is watched has a row for each token, whoever was chosen.
     if base is not CPU:

@@ -93,15 +93,17 @@ def smoothing(inputs: Inputs, largest: Floats, alpha: float) -> Floats:
     return factors
 
 
-def choose(inputs: Inputs, outputs: Outputs, *, free: bool, tails: bool) -> GroupRecipe:
+def choose(inputs: Inputs, outputs: Outputs, *, free: bool, tails: bool, smoothed: bool = True) -> GroupRecipe:
     """The recipe with the smallest error.
 
     `free`: smoothing costs nothing at run time; `tails`: there is an operator that adds back what is beyond a narrow
-    range, which counts more than the stock ones.
+    range, which counts more than the stock ones; `smoothed`: inputs may be. Not what an activation gives: many of its
+    channels answer to one topic, and smoothing would take one that calibration did not meet, where it saw a twentieth
+    of what the channel reaches, far beyond the range of all.
     """
     counts = np.sqrt(outputs.counts(inputs.sample))[:, None]
     best: tuple[float, GroupRecipe] | None = None
-    for alpha in (None, *ALPHAS):
+    for alpha in (None, *(ALPHAS if smoothed else ())):
         smooth = None if alpha is None else smoothing(inputs, outputs.largest, alpha)
         sketch = outputs.sketch if smooth is None else outputs.sketch * smooth[:, None]
         weights = outputs.weights if smooth is None else outputs.weights * smooth[:, None]
