@@ -13,6 +13,7 @@
 enum {
     MOST_BYTES = 1 << 16, /* of a word */
     FEW_BYTES = 512,      /* likewise, for which no memory is asked */
+    AHEAD_PIECES = 16,
     MOST_CLUSTER = 5,     /* bytes of characters that are looked up together in the table, where they stand together */
 };
 
@@ -67,23 +68,28 @@ static int32_t found(const Unigram *u, uint32_t hash, const uint8_t *piece, uint
     return -1;
 }
 
-/* Of two pieces that are the same the last one counts. */
-static void put(Unigram *u, uint32_t number) {
+/* The hash of a piece, for which the bits are set. */
+static uint32_t marked(Unigram *u, uint32_t number) {
     const uint8_t *piece = u->bytes + u->starts[number];
-    uint32_t length = u->starts[number + 1] - u->starts[number], hash = FIRST, k = 0;
-    for (uint32_t end = 0; k < length; ++k) {
+    uint32_t length = u->starts[number + 1] - u->starts[number], hash = FIRST, bit;
+    for (uint32_t k = 0, end = 0; k < length; ++k) {
         if (k == end) {
-            uint32_t bit = mixed(hash) & u->bits;
+            bit = mixed(hash) & u->bits;
             u->begins[bit >> 6] |= (uint64_t)1 << (bit & 63);
             end += size_of(piece[k]);
         }
         hash = grown(hash, piece[k]);
     }
     hash = mixed(hash);
-    uint32_t bit = hash & u->bits;
+    bit = hash & u->bits;
     u->is[bit >> 6] |= (uint64_t)1 << (bit & 63);
-    int32_t same = found(u, hash, piece, length);
-    k = hash & u->mask;
+    return hash;
+}
+
+/* Of two pieces that are the same the last one counts. */
+static void put(Unigram *u, uint32_t number, uint32_t hash) {
+    uint32_t start = u->starts[number], k = hash & u->mask;
+    int32_t same = found(u, hash, u->bytes + start, u->starts[number + 1] - start);
     while (u->slots[k].piece && (int32_t)u->slots[k].piece - 1 != same)
         k = (k + 1) & u->mask;
     u->slots[k] = (Slot){hash, number + 1};
@@ -147,8 +153,10 @@ EXPORTED void *fastembed_rt_unigram_new(const uint8_t *bytes, const int32_t *len
     u->written = copy_of(written, written_size);
     u->added_lengths = copy_of(added_lengths, added_count * sizeof *added_lengths);
     u->added_ids = copy_of(added_ids, added_count * sizeof *added_ids);
-    if (!u->bytes || !u->starts || !u->scores || !u->slots || !u->begins || !u->is || !u->units || !u->written ||
+    uint32_t *hashes = malloc((count ? count : 1) * sizeof *hashes);
+    if (!hashes || !u->bytes || !u->starts || !u->scores || !u->slots || !u->begins || !u->is || !u->units || !u->written ||
         !u->added_lengths || !u->added_ids) {
+        free(hashes);
         fastembed_rt_unigram_free(u);
         return NULL;
     }
@@ -164,7 +172,13 @@ EXPORTED void *fastembed_rt_unigram_new(const uint8_t *bytes, const int32_t *len
     }
     u->starts[count] = start;
     for (int64_t k = 0; k < count; ++k)
-        put(u, (uint32_t)k);
+        hashes[k] = marked(u, (uint32_t)k);
+    for (int64_t k = 0; k < count; ++k) {
+        if (k + AHEAD_PIECES < count) /* the table is larger than the caches */
+            __builtin_prefetch(u->slots + (hashes[k + AHEAD_PIECES] & u->mask), 1);
+        put(u, (uint32_t)k, hashes[k]);
+    }
+    free(hashes);
     u->unknown = (int32_t)unknown;
     u->unknown_score = least - 10;
     *fits &= least < 10; /* else characters that are none together might be a piece that scores worse */
