@@ -37,7 +37,7 @@ BM25 = SparseModelDescription(
     vocab_size=0,
 )
 UNBUILT = ("qdrant/bm42", "qdrant/minicoil")
-OF_GRAPHS = ("provider", "threads")  # options that are nothing to BM25
+OF_GRAPHS = ("provider", "device_ids", "threads")  # options that are nothing to BM25
 V = TypeVar("V", Vectors, SparseEmbedding)
 
 

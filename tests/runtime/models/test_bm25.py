@@ -6,6 +6,7 @@ import copy
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,6 +98,15 @@ def test_numbers_and_weights_are_fastembeds(place: Path, language: str) -> None:
         assert (str(embedded.values.dtype), str(embedded.indices.dtype)) == ("float64", "int64")
         assert asked.as_dict() == query.as_dict()
         assert model.token_count([text, text]) == 2 * words
+
+
+@pytest.mark.parametrize(
+    "where",
+    [{"threads": 1}, {"cuda": True, "device_ids": [0]}, {"providers": [("CUDAExecutionProvider", {"device_id": 1})]}],
+)
+def test_options_of_a_graph_are_nothing_to_it(place: Path, where: dict[str, Any]) -> None:
+    (found,) = SparseTextEmbedding("Qdrant/bm25", specific_model_path=str(place), **where).embed("the dogs")
+    assert found.as_dict() == BM25(place).weights("the dogs")
 
 
 def test_texts_without_words_are_empty(place: Path) -> None:
