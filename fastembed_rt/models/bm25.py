@@ -27,7 +27,7 @@ LANGUAGES = (
     *("arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian", "italian"),
     *("norwegian", "portuguese", "romanian", "russian", "spanish", "swedish", "tamil", "turkish"),
 )
-WITHOUT_STOP_WORDS = ("tamil",)
+WITHOUT_STOP_WORDS = ("tamil",)  # in the repository
 NUMBERS = (1 << 31) + 1  # of words: absolute values of a hash of 32 bits with a sign
 APART = re.compile(r"[^\w\s]")
 WORD = re.compile(r"\w+")
@@ -100,10 +100,10 @@ class BM25:
         self._set_up()
         if stopwords is not None:
             self.stopwords = frozenset(word.lower() for word in stopwords)
-        elif disable_stemmer or not own or language in WITHOUT_STOP_WORDS:
+        elif disable_stemmer or not own:
             self.stopwords = frozenset()
         else:
-            self.stopwords = frozenset(_lines(path_or_name, f"{language}.txt", cache_dir, local_files_only))
+            self.stopwords = frozenset(_stop_words(path_or_name, language, cache_dir, local_files_only))
 
     def encode_document(self, texts: str | Iterable[str]) -> Any:
         """Words and weights of one document: a SparseVector; of several a list of them."""
@@ -195,18 +195,22 @@ def _packages(language: str | None) -> tuple[Any, Stemmer | None]:
     return mmh3.hash, None if language is None else SnowballStemmer(language)
 
 
-def _lines(
+def _stop_words(
     path_or_name: str | os.PathLike[str],
-    file: str,
+    language: str,
     cache_dir: str | os.PathLike[str] | None,
     local_files_only: bool,
 ) -> list[str]:
-    """Of a directory's or a repository's file."""
-    directory = Path(path_or_name)
+    """Of a language, from a directory or a repository."""
+    directory, file = Path(path_or_name), f"{language}.txt"
     if directory.is_dir():
         found: Path | None = directory / file
+    elif language in WITHOUT_STOP_WORDS:
+        return []
     else:
         found = Repository(str(path_or_name), None, None, cache_dir, local_files_only).fetch(file)
-    if found is None or not found.is_file():
-        raise ModelNotFoundError(f"{path_or_name} has no {file}, the language's stop words; pass stopwords=() for none")
-    return found.read_text(encoding="utf-8").splitlines()
+    if found is not None and found.is_file():
+        return found.read_text(encoding="utf-8").splitlines()
+    if language in WITHOUT_STOP_WORDS:
+        return []
+    raise ModelNotFoundError(f"{path_or_name} has no {file}, the language's stop words; pass stopwords=() for none")

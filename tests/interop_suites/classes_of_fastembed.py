@@ -41,6 +41,7 @@ for model in DENSE:
     compat.TextEmbedding.add_custom_model(model, "DISABLED", True, source("dense"), 384, **FACTS)
 for model in SPARSE:
     compat.SparseTextEmbedding.add_custom_model(model, source("splade"), **FACTS)
+compat.SparseTextEmbedding.add_custom_model("Qdrant/bm25", source("bm25"), **FACTS)
 for model in COLBERT:
     compat.LateInteractionTextEmbedding.add_custom_model(model, source("colbert"), 96, **FACTS)
 for model in RERANKER:

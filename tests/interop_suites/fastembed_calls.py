@@ -17,12 +17,24 @@ import fastembed
 import numpy as np
 from fastembed.common.model_description import ModelSource, PoolingType
 from fastembed.rerank.cross_encoder import TextCrossEncoder
+from fastembed.sparse.bm25 import supported_languages
 
 from fastembed_rt.compat import fastembed as compat
 
 TEXTS = ["a dog runs", "the house is red", "", "new city light: 1 2 3 4 5 6 7 8 9 0 " * 40, "München, 東京 🙂"]
 PAIRS = [("where is the dog?", text) for text in TEXTS]
 NAME = "me/Model"
+WORDS = [
+    *TEXTS,
+    "The dogs' running_dog is running; _ the DOG runs 3.14 times!",
+    "Die Häuser der Straße, die STRASSEN",
+    "ΟΔΟΣ'Α και οδός ΟΔΟΣ.",
+    "Собаки бегут и собака бежит",
+    "İstanbul'da ve ISPARTA evlerinde",
+    "الكتاب في المكتبة والكتب",
+    "புத்தகங்கள் புத்தகம் 猫 ①² \u203f \u200b e\u0301",
+    "x" * 40 + " " + "x" * 41,
+]
 Call = Callable[[Any], Any]
 
 DENSE: dict[str, Call] = {
@@ -54,6 +66,33 @@ RERANKER: dict[str, Call] = {
     "token_count": lambda m: m.token_count(PAIRS),
     "registered twice": lambda m: type(m).add_custom_model(NAME, sources=ModelSource(hf="a/b")),
 }
+
+
+def values(found: Any) -> list[Any]:
+    """Of vectors of words, in their order."""
+    return [(one.indices.tolist(), one.values.tolist(), str(one.indices.dtype), str(one.values.dtype)) for one in found]
+
+
+BM25: dict[str, Call] = {
+    "embed": lambda m: values(m.embed(WORDS)),
+    "embed one": lambda m: values(m.embed(WORDS[0], batch_size=2)),
+    "query_embed": lambda m: values(m.query_embed(WORDS)),
+    "passage_embed": lambda m: values(m.passage_embed(WORDS)),
+    "token_count": lambda m: m.token_count(WORDS),
+    "listed": lambda m: [
+        {name: value for name, value in one.items() if name not in ("description", "sources")}
+        for one in type(m).list_supported_models()
+        if one["model"] == "Qdrant/bm25"
+    ],
+}
+BM25_OPTIONS: tuple[dict[str, Any], ...] = (
+    *({"language": language} for language in supported_languages),
+    {"k": 2.0, "b": 0.2, "avg_len": 3.0, "token_max_length": 4},
+    {"disable_stemmer": True},
+    {"stopwords": {"DOG"}},
+    {"cuda": False, "threads": 1, "device_ids": [0]},
+    {"language": "klingon"},
+)
 
 
 def outcome(call: Call, model: Any) -> Any:
@@ -127,6 +166,17 @@ def main() -> int:
             left = ours(NAME, lazy_load=lazy, **limit)
             found = difference(outcome(call, left), outcome(call, right))
             print(f"{'differs' if found else 'same'}: {ours.__name__}: {name} {found}")
+            faults += bool(found)
+    words = {"specific_model_path": str(place / "bm25")}
+    for options in BM25_OPTIONS:
+        left, right = (
+            outcome(lambda kind: kind("Qdrant/bm25", **words, **options), kind)  # noqa: B023 - called at once
+            for kind in (compat.SparseTextEmbedding, fastembed.SparseTextEmbedding)
+        )
+        for name, call in BM25.items():
+            opened = not isinstance(right, Exception)
+            found = difference(*(outcome(call, one) for one in (left, right))) if opened else difference(left, right)
+            print(f"{'differs' if found else 'same'}: BM25 with {options}: {name} {found}")
             faults += bool(found)
     folder = str(place / "dense-for-fastembed")
     theirs_found = nearest(fastembed.TextEmbedding, specific_model_path=folder)

@@ -34,7 +34,7 @@ SUITES = {
 PACKAGES = {"FASTEMBED_RT_FASTEMBED_TESTS": "fastembed", "FASTEMBED_RT_QDRANT_TESTS": "qdrant-client"}
 VALUES = "compares with stored numbers of real checkpoints, which are not here"
 INSIDE = "is about a class or a session inside fastembed"
-OTHERS = "is, or is also, about BM42, miniCOIL or images, or BM25 with the files that the hub has"
+OTHERS = "is, or is also, about BM42, miniCOIL or images"
 SERVER = "needs a Qdrant server"
 # (part of the file's name, part of the test's name): why.
 REASONS: dict[tuple[str, str], str] = {
@@ -42,9 +42,8 @@ REASONS: dict[tuple[str, str], str] = {
     ("test_sparse", "test_batch_embedding[prithivida"): VALUES,
     ("test_sparse", "test_single_embedding"): VALUES,
     ("test_sparse", "minicoil"): OTHERS,
-    ("test_sparse", "bm25"): OTHERS,
-    ("test_sparse", "test_stem"): OTHERS,
-    ("test_sparse", "test_disable_stemmer"): OTHERS,
+    ("test_sparse", "test_stem"): INSIDE,
+    ("test_sparse", "test_disable_stemmer"): INSIDE,
     ("test_sparse", "test_if_splade"): "wants nothing opened by queries; here a model is opened whole",
     ("test_late", "test_batch_embedding"): VALUES,
     (

@@ -131,7 +131,8 @@ def colbert(directory: Path, dim: int = 96) -> None:
 
 
 def model_directories(place: Path) -> None:
-    """A model directory of each task in `place`: dense (MiniLM where it is there), reranker, splade, colbert."""
+    """A directory of each task in `place`: dense (MiniLM where it is there), reranker, splade, colbert, bm25."""
+    from fastembed_rt.models.bm25 import LANGUAGES
     from fastembed_rt_export.pipeline import ExportOptions, export
 
     made: dict[str, Callable[[Path], object]] = {
@@ -157,3 +158,6 @@ def model_directories(place: Path) -> None:
         for file in (*TOKENIZER_FILES, "config.json"):
             if (checkpoint / file).is_file():
                 shutil.copy(checkpoint / file, theirs / file)
+    (place / "bm25").mkdir(exist_ok=True)
+    for language in LANGUAGES:
+        (place / "bm25" / f"{language}.txt").write_text("the\nis\na\nder\nи\nve\n", encoding="utf-8")

@@ -29,9 +29,10 @@ Registered = dict[str, Entry]
 BM25 = SparseModelDescription(
     model=bm25.NAME,
     sources=ModelSource(hf=bm25.NAME),
-    model_file="",
+    model_file="config.json",
     description="BM25 as sparse vectors, for a database that weighs words by how rare they are",
     license="apache-2.0",
+    size_in_GB=0.01,
     additional_files=[f"{name}.txt" for name in bm25.LANGUAGES if name not in bm25.WITHOUT_STOP_WORDS],
     requires_idf=True,
     vocab_size=0,

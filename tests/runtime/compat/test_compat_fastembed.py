@@ -163,7 +163,9 @@ def test_a_registered_name_opens_what_it_stands_for(place: str, reference: Any) 
     assert compat.TextEmbedding.get_embedding_size("me/model") == 24
     with pytest.raises(ValueError, match="already registered in TextEmbedding"):
         compat.TextEmbedding.add_custom_model("me/model", compat.PoolingType.MEAN, True, SOURCE, 24)
-    assert [one["model"] for one in compat.SparseTextEmbedding.list_supported_models()] == ["Qdrant/bm25"]
+    (listed,) = compat.SparseTextEmbedding.list_supported_models()
+    assert listed["model"] == "Qdrant/bm25"
+    assert all(listed[name] for name in ("sources", "model_file", "license", "size_in_GB")), "as of any model there"
 
 
 def test_what_is_registered_is_checked_against_the_model(place: str, export_pair: Any) -> None:

@@ -139,6 +139,8 @@ def test_words_stems_and_stop_words_may_be_others(place: Path) -> None:
     halved = BM25(language="klingon", stemmer=Halves())
     assert halved.weights("a dogs").keys() == {plain._number("do")}, "a word without a stem is left out"
     assert pickle.loads(pickle.dumps(halved)).weights("a dogs") == halved.weights("a dogs")
+    (place / "tamil.txt").write_text("the\n", encoding="utf-8")
+    assert BM25(place, language="tamil").weights("the dogs").keys() == plain.weights("dogs").keys(), "one's own file"
     assert BM25(place, token_max_length=3).weights("dogs cat").keys() == {plain._number("cat")}
 
 
