@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...manifest import EMBEDDING, LATE_INTERACTION, RERANKING
+from ..errors import ApiError
 from ..exchange import Exchange, Response, checked
 from ..inputs import ENDS, Inputs, Pairs
 from ..routes import Route
@@ -21,10 +22,12 @@ from .scores import best_first, shares
 from .tei import posted, vectors_of
 from .tei_bodies import CUTTING, MODEL, USE
 
+PARTS = Listed(Body("CoherePart", [Key("type", Choice(("text",)), "text"), Key("text", Text())]))
 COHERE_EMBED = Body(
     "CohereEmbedRequest",
     [
-        Key("texts", Listed(Text())),
+        Key("texts", Listed(Text()), None),
+        Key("inputs", Listed(Body("CohereInput", [Key("content", PARTS)])), None, "instead of texts: a part each"),
         Key("model", Text(), None),
         *USE,
         Key("embedding_types", Listed(FORM), None),
@@ -60,14 +63,14 @@ async def cohere_embed_v1(exchange: Exchange, value: Any) -> bytes:
 
 
 async def _cohere_embed(exchange: Exchange, body: dict[str, Any], version: str) -> bytes:
-    tei.not_empty(body["texts"], "texts")
+    texts = _texts(body)
     served = exchange.find(body, EMBEDDING)
     types = list(dict.fromkeys(body["embedding_types"] or ["float"]))
     for name in types:
         check_form("embedding_types", name)
     vectors = await exchange.run(
         served,
-        body["texts"],
+        texts,
         truncate_dim=body["output_dimension"] or None,
         **CUTS[body["truncate"]],
         **with_role(exchange, served, body),
@@ -80,7 +83,7 @@ async def _cohere_embed(exchange: Exchange, body: dict[str, Any], version: str) 
     }
     about = {
         "id": exchange.request_id,
-        "texts": body["texts"],
+        "texts": texts,
         "meta": {"api_version": {"version": version}, "billed_units": {"input_tokens": exchange.tokens}},
     }
     if version == "1" and not body["embedding_types"]:
@@ -92,6 +95,24 @@ async def _cohere_embed(exchange: Exchange, body: dict[str, Any], version: str) 
         made.append(dumped(name) + b":" + await listed(vectors, lambda some, make=make: dumped(make(some))))  # type: ignore[misc]
     about["response_type"] = "embeddings_by_type"
     return dumped(about)[:-1] + b',"embeddings":{' + b",".join(made) + b"}}"
+
+
+def _texts(body: dict[str, Any]) -> list[str]:
+    """Of Cohere's body, which has them in one of two places."""
+    name = "texts" if body["inputs"] is None else "inputs"
+    if body[name] is None:
+        raise ApiError("Validation", "texts: is missing", param="texts")
+    if name == "inputs" and body["texts"] is not None:
+        raise ApiError("Validation", "inputs: texts are there too; send one of them", param=name)
+    tei.not_empty(body[name], name)
+    if name == "texts":
+        return list(body["texts"])
+    contents = [one["content"] for one in body["inputs"]]
+    for k, parts in enumerate(contents):
+        if len(parts) != 1:
+            key = f"inputs[{k}].content"
+            raise ApiError("Validation", f"{key}: expected one part, a text, got {len(parts)}", param=key)
+    return [part["text"] for (part,) in contents]
 
 
 async def pooling(exchange: Exchange, value: Any) -> bytes:

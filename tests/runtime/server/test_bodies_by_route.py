@@ -64,8 +64,8 @@ OWN: dict[str, dict[str, Any]] = {
     "/similarity": {"inputs": {"source_sentence": "a cat", "sentences": ["a dog"]}},
     "/score": {"documents": ["a dog"], "prompt_name": None},
     "/v1/score": {"documents": ["a dog"], "prompt_name": None},
-    "/v2/embed": {"truncate": "end"},
-    "/v1/embed": {"truncate": "end"},
+    "/v2/embed": {"truncate": "end", "texts": ["a cat", "a dog"], "inputs": None},
+    "/v1/embed": {"truncate": "end", "texts": ["a cat", "a dog"], "inputs": None},
 }
 ERROR = {
     "type": "object",
@@ -128,14 +128,15 @@ def bodies(draw: st.DrawFn, route: Route) -> Any:
     """A body of a route, some of whose keys hold something else."""
     if draw(st.integers(0, 15)) == 0:
         return draw(VALUES)
-    sound = SOUND | OWN.get(route.path, {})
+    own = OWN.get(route.path, {})
+    sound = SOUND | own
     keys = route.body.keys if route.body else [Key("inputs", Text()), Key("instances", Text(), None)]
     body = {}
     for key in keys:
         chance = draw(st.integers(0, 19))
         if chance < 2:
             body[key.name] = draw(VALUES | TEXT)
-        elif key.name in sound and (key.default is MISSING or chance > 12):
+        elif key.name in sound and (key.default is MISSING or key.name in own or chance > 12):
             body[key.name] = sound[key.name]
     return body
 

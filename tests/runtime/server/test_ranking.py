@@ -103,6 +103,27 @@ def test_coheres_vectors_by_type(client: Client, loaded: Any) -> None:
     assert "needs ranges" in refused.json["message"]
 
 
+def test_coheres_texts_may_be_parts_of_inputs(client: Client, loaded: Any) -> None:
+    def parts(*given: dict[str, Any]) -> dict[str, Any]:
+        return {"content": list(given)}
+
+    inputs = [parts({"type": "text", "text": text}) for text in DOCUMENTS]
+    answer = client.post("/v2/embed", {"inputs": inputs, "input_type": "search_document"}).json
+    np.testing.assert_array_equal(float32(answer["embeddings"]["float"]), loaded.encoder.encode_document(DOCUMENTS))
+    image = {"type": "image_url", "image_url": {"url": "data:"}}
+    for wrong, said in (
+        ({"inputs": [inputs[0], parts(image)]}, "inputs[1].content[0].type: expected one of text"),
+        ({"inputs": [parts(*[{"type": "text", "text": "a"}] * 2)]}, "inputs[0].content: expected one part"),
+        ({"inputs": [parts()]}, "inputs[0].content: expected one part"),
+        ({"inputs": inputs, "texts": DOCUMENTS}, "inputs: texts are there too"),
+        ({}, "texts: is missing"),
+    ):
+        refused = client.post("/v2/embed", wrong)
+        assert refused.status == 422
+        assert refused.json["message"].startswith(said)
+    assert client.post("/v2/embed", {"inputs": []}).status == 400, "as of no texts"
+
+
 def test_coheres_first_api_has_a_list_unless_types_are_named(client: Client, loaded: Any) -> None:
     body = {"model": "encoder", "texts": DOCUMENTS, "input_type": "search_document", "embedding_types": None}
     answer = client.post("/v1/embed", body).json
