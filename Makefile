@@ -159,11 +159,11 @@ clients: $(TEST)/.ready $(CLIENTS)/.ready
 $(CLIENTS)/.ready: Makefile
 	mkdir -p $(CLIENTS)/node
 	for name in openai langchain llama-index haystack cohere infinity chroma schemathesis providers agents pymilvus ragas \
-		crews tools webui proxy pgai; do \
+		crews tools routers webui proxy pgai; do \
 		$(PYTHON) -m venv $(CLIENTS)/$$name || exit 1; done
 	$(CLIENTS)/openai/bin/pip install --quiet openai==3.57.0 litellm==1.110.2 dspy==3.4.1 numpy ollama==0.6.3
 	$(CLIENTS)/langchain/bin/pip install --quiet langchain-openai==1.7.4 langchain-cohere==0.6.0 cohere==5.21.1 \
-		langchain-ollama==1.1.0
+		langchain-ollama==1.1.0 langchain-nvidia-ai-endpoints==1.5.0 langchain-mistralai==1.1.6 langchain-google-genai==4.4.3
 	$(CLIENTS)/llama-index/bin/pip install --quiet llama-index-embeddings-openai==0.7.0 \
 		llama-index-embeddings-text-embeddings-inference==0.6.0 llama-index-postprocessor-jinaai-rerank==0.6.0 \
 		llama-index-postprocessor-tei-rerank==0.6.0 llama-index-embeddings-ollama==0.10.0
@@ -184,6 +184,8 @@ $(CLIENTS)/.ready: Makefile
 	$(CLIENTS)/tools/bin/pip install --quiet deepeval==4.3.1 camel-ai==0.2.90 'chonkie[litellm,semantic]==1.7.0' \
 		neo4j-graphrag==1.22.0 autogen-agentchat==0.7.5 'autogen-ext[chromadb]==0.7.5' ollama==0.6.3 litellm==1.110.2 \
 		openai==3.57.0 numpy
+	$(CLIENTS)/routers/bin/pip install --quiet semantic-router==1.1.1 agentscope==2.0.11 griptape==1.13.0 cohere==5.21.1 \
+		ollama==0.6.3
 	$(CLIENTS)/webui/bin/pip install --quiet --no-deps open-webui==0.12.4
 	$(CLIENTS)/webui/bin/pip install --quiet requests aiohttp
 	$(CLIENTS)/proxy/bin/pip install --quiet 'litellm[proxy]==1.108.7' openai==3.57.0

@@ -278,4 +278,52 @@ FRAMEWORKS = (
             "wrong_key": Raises("AI_APICallError", 401, KEYS),
         },
     ),
+    Client(
+        "Semantic Router",
+        "routers",
+        "semantic_router_encoders.py",
+        {
+            **dict.fromkeys(("vectors_jina", "asynchronous", "vectors_ollama"), vectors()),
+            **dict.fromkeys(("query_nvidia", "query_cohere"), vectors("queries")),
+            **dict.fromkeys(("documents_nvidia", "documents_cohere"), vectors("documents")),
+            "unknown_model": Raises("ValueError", None, UNKNOWN),
+            "wrong_key": Raises("ValueError", None, KEYS),
+        },
+    ),
+    Client(
+        "AgentScope",
+        "routers",
+        "agentscope_models.py",
+        {
+            **dict.fromkeys(("vectors_openai", "vectors_ollama"), vectors()),
+            "shorter": vectors("shorter"),
+            "unknown_model": Raises("NotFoundError", 404, UNKNOWN),
+            "wrong_key": Raises("AuthenticationError", 401, KEYS),
+        },
+    ),
+    Client(
+        "Griptape",
+        "routers",
+        "griptape_drivers.py",
+        {
+            "vectors_openai": vectors(),
+            "query_nvidia": vectors("queries"),
+            "documents_nvidia": vectors("documents"),
+            "unknown_model": Raises("NotFoundError", 404, UNKNOWN),
+            "wrong_key": Raises("AuthenticationError", 401, KEYS),
+        },
+    ),
+    Client(
+        "LangChain's packages for NVIDIA, Mistral and Google",
+        "langchain",
+        "langchain_providers.py",
+        {
+            "vectors_mistral": vectors(),
+            **dict.fromkeys(("documents_nvidia", "documents_asynchronous", "documents_google"), vectors("documents")),
+            **dict.fromkeys(("query_nvidia", "query_google"), vectors("queries")),
+            "too_long": Raises("Exception", None, LONG),
+            "unknown_model": Raises("Exception", None, UNKNOWN),
+            "wrong_key": Raises("Exception", None, KEYS),
+        },
+    ),
 )
