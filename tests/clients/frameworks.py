@@ -11,6 +11,7 @@ from clients.checks import (
     equals,
     limit,
     one_vector,
+    order,
     ranked,
     second_text,
     vectors,
@@ -319,6 +320,7 @@ FRAMEWORKS = (
         "langchain_providers.py",
         {
             "vectors_mistral": vectors(),
+            "ranked_nvidia": order,
             **dict.fromkeys(("documents_nvidia", "documents_asynchronous", "documents_google"), vectors("documents")),
             **dict.fromkeys(("query_nvidia", "query_google"), vectors("queries")),
             "too_long": Raises("Exception", None, LONG),

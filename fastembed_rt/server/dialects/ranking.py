@@ -1,4 +1,4 @@
-"""Rerank as Cohere, Jina, vLLM and infinity have it; scores of pairs as vLLM has them."""
+"""Rerank as Cohere, Jina, vLLM, infinity and NVIDIA have it; scores of pairs as vLLM has them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from ...manifest import EMBEDDING, LATE_INTERACTION, RERANKING
 from ..errors import ApiError
 from ..exchange import Exchange, checked
-from ..inputs import Documents, Texts
+from ..inputs import Cut, Documents, Texts
 from ..models import Served
 from ..routes import Route
 from ..schema import Anything, Body, Flag, Key, Listed, Schema, Text, Whole
 from ..writing import dumped
 from . import tei, tei_bodies, weaviate
-from .openai import error, usage
+from .openai import CUTS, error, usage
 from .scores import best_first, shares
 from .tei import posted, scores_of
 
@@ -70,6 +70,33 @@ RANKED: Schema = {
     },
     "required": ["id", "model", "results"],
 }
+RANKING = Body(
+    "NvidiaRankingRequest",
+    [
+        Key("query", Body("RankingQuery", [Key("text", Text("What is deep learning?"))])),
+        Key(
+            "passages",
+            Listed(Body("RankingPassage", [Key("text", Text()), Key("image", Anything(), None, "refused")]), least=1),
+        ),
+        Key("model", Text(), None),
+        Key("truncate", Cut(), None, "which end a text over the model's length loses; none: an error"),
+    ],
+)
+RANKINGS: Schema = {
+    "type": "object",
+    "properties": {
+        "rankings": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"index": {"type": "integer"}, "logit": {"type": "number"}},
+                "required": ["index", "logit"],
+            },
+        },
+        "usage": {"type": "object"},
+    },
+    "required": ["rankings"],
+}
 SCORE = Body(
     "ScoreRequest",
     [
@@ -112,6 +139,21 @@ async def rerank(exchange: Exchange, value: Any) -> bytes:
     if "top_k" in value or "truncation" in value:  # Voyage's clients, which send both, look for another name
         about["data"] = results
     return dumped(about)
+
+
+async def ranking(exchange: Exchange, value: Any) -> bytes:
+    """NVIDIA's: passages by falling logit."""
+    body = checked(RANKING, value)
+    for k, passage in enumerate(body["passages"]):
+        if passage["image"] is not None:
+            place = f"passages.{k}.image"
+            raise ApiError("Validation", f"{place}: the models here read texts alone; leave it out", param=place)
+    texts = [passage["text"] for passage in body["passages"]]
+    tei.not_empty(texts, "passages")
+    served = exchange.find(body, RERANKING, LATE_INTERACTION)
+    scores = await scores_of(exchange, served, body["query"]["text"], texts, raw=True, **CUTS[body["truncate"]])
+    rankings = [{"index": k, "logit": scores[k]} for k in best_first(scores)]
+    return dumped({"rankings": rankings, "usage": usage(exchange)})
 
 
 async def either(exchange: Exchange, value: Any) -> bytes:
@@ -190,6 +232,16 @@ def routes() -> list[Route]:
                 says="Documents by their score to a query",
             )
             for path in ("/v1/rerank", "/v2/rerank")
+        ),
+        Route(
+            method="POST",
+            path="/v1/ranking",
+            handler=posted(ranking),
+            body=RANKING,
+            answer=RANKINGS,
+            error=error,
+            group=group,
+            says="Passages by their logit for a query",
         ),
         *(
             Route(

@@ -1,9 +1,10 @@
 """LangChain's packages for NVIDIA, Mistral and Google."""
 
-from calls import CASE, KEY, TEXTS, URL, call, told
+from calls import CASE, KEY, QUERY, TEXTS, URL, call, told
+from langchain_core.documents import Document
 from langchain_google_genai import GoogleGenerativeAIEmbeddings
 from langchain_mistralai import MistralAIEmbeddings
-from langchain_nvidia_ai_endpoints import NVIDIAEmbeddings
+from langchain_nvidia_ai_endpoints import NVIDIAEmbeddings, NVIDIARerank
 
 model = CASE["embedding"]
 
@@ -33,6 +34,13 @@ async def documents_asynchronous():
 @call
 def query_nvidia():
     return [nvidia().embed_query(text) for text in TEXTS]
+
+
+@call
+def ranked_nvidia():
+    ranker = NVIDIARerank(model=CASE["reranker"], base_url=f"{URL}/v1", api_key=KEY, top_n=len(TEXTS))
+    found = ranker.compress_documents([Document(text) for text in TEXTS], QUERY)
+    return [TEXTS.index(document.page_content) for document in found]
 
 
 @call

@@ -64,6 +64,7 @@ OWN: dict[str, dict[str, Any]] = {
     "/similarity": {"inputs": {"source_sentence": "a cat", "sentences": ["a dog"]}},
     "/score": {"documents": ["a dog"], "prompt_name": None},
     "/v1/score": {"documents": ["a dog"], "prompt_name": None},
+    "/v1/ranking": {"query": {"text": "a cat"}, "passages": [{"text": "a dog"}], "model": None},
     "/v2/embed": {"truncate": "end", "texts": ["a cat", "a dog"], "inputs": None},
     "/v1/embed": {"truncate": "end", "texts": ["a cat", "a dog"], "inputs": None},
 }

@@ -12,6 +12,7 @@ from asgi_client import Client, float32
 from causal_rerankers import save_causal_reranker
 from cross_encoders import reference_scores
 from exports import quick
+from torch.nn import Identity
 
 from fastembed_rt import LateInteractionModel, Reranker
 from fastembed_rt.server.app import App
@@ -54,6 +55,27 @@ def test_voyages_clients_find_results_as_data(client: Client) -> None:
     refused = client.post("/v1/rerank", long)
     assert refused.status == 422
     assert "over max_length 40" in refused.json["detail"]
+
+
+def test_nvidias_passages_by_logit(client: Client, directories: Any) -> None:
+    scores = reference_scores(
+        directories.checkpoints["ranker"], [(QUERY, text) for text in DOCUMENTS], activation_fn=Identity()
+    )
+    order = np.argsort(-scores).tolist()
+    passages = [{"text": text} for text in DOCUMENTS]
+    body = {"query": {"text": QUERY}, "passages": passages, "model": "ranker"}
+    answer = client.post("/v1/ranking", body).json
+    assert [entry["index"] for entry in answer["rankings"]] == order
+    np.testing.assert_allclose([entry["logit"] for entry in answer["rankings"]], scores[order], atol=1e-5)
+    assert answer["usage"]["total_tokens"] > 0
+    body["passages"] = [*passages, {"text": "the old river " * 40}]
+    for truncate, status in (("NONE", 422), ("END", 200), (None, 200)):
+        assert client.post("/v1/ranking", {**body, "truncate": truncate}).status == status
+    body["passages"] = [*passages, {"text": "a", "image": "data:image/png;base64,AA"}]
+    refused = client.post("/v1/ranking", body)
+    assert refused.status == 422
+    assert "passages.3.image" in json.dumps(refused.json)
+    assert client.post("/v1/ranking", {**body, "passages": []}).status == 422
 
 
 def test_documents_may_be_objects(client: Client) -> None:

@@ -199,7 +199,7 @@ def test_one_core_takes_texts_one_by_one_unless_the_library_has_no_threads(
 
     monkeypatch.setattr(tokenizer._library, "_made_limited", Watched())
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", said)
-    texts = ["the \u732b", "\u72ac runs", "a \u6728"]
+    texts = ["the \u0e01", "\u0e02 runs", "a \u0e04"]
     found = tokenizer(texts, parallel=False)
     assert len(seen) == calls
     assert [row.tolist() for row in found.ids] == ids_of(make(), texts)
