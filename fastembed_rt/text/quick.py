@@ -1,7 +1,7 @@
 """Token ids in C, of the kinds of tokenizers that are known: the Rust library's ids to the last one, or none.
 
-What a file has beside its kind's own settings, texts with added tokens in them and texts with characters of which it is
-not certain what becomes of them are left to the library.
+Files with other settings than their kind's own are left to the library, and texts of which it is not certain what
+becomes of their characters, or of an added token in them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Quick:
     """One vocabulary. Safe to use from several threads."""
 
     per_byte, beside = 1, 0  # tokens of a text: at most so many for each byte, and more
-    few_bytes = 1 << 12  # of few texts: half a millisecond at most
+    few_bytes = 1 << 12  # of few texts: a millisecond at most
     normal = False  # texts have to be in Unicode's form C
 
     def __init__(self, functions: TokenizerFunctions, made: int | None, around: Around) -> None:
@@ -73,7 +73,7 @@ class Quick:
     def _rows(self, texts: Sequence[str], most: int, before: int, after: int) -> tuple[list[Ids | None], list[int]]:
         numbers: Sequence[int] = range(len(texts))
         if self.normal and not all(map(str.isascii, texts)):
-            numbers = [k for k in numbers if texts[k].isascii() or _is_normal(texts[k])]
+            numbers = [k for k in numbers if is_normal(texts[k])]
         try:
             data = [texts[k].encode() for k in numbers]
         except UnicodeEncodeError:  # half of a pair of surrogates: the library says so
@@ -96,15 +96,18 @@ class Quick:
         return found, [k for k, cut in zip(numbers, memory[2 * n : 3 * n].tolist(), strict=True) if cut]
 
 
-def _is_normal(text: str) -> bool:
+def is_normal(text: str) -> bool:
+    """Whether a text is in Unicode's form C."""
     import unicodedata  # not for most models
 
     return unicodedata.is_normalized("NFC", text)
 
 
 class Described(NamedTuple):
-    """A tokenizer.json without its vocabulary, and that: its pieces' UTF-8 one after the other (uint8), and of each the
-    bytes (int32) and its value."""
+    """A tokenizer.json without its vocabulary, and that.
+
+    Its pieces' UTF-8 one after the other (uint8), and of each the bytes (int32) and the value: an id, or a score.
+    """
 
     rest: dict[str, Any]
     data: npt.NDArray[np.uint8]

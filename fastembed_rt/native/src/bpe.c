@@ -61,14 +61,6 @@ typedef struct {
     uint64_t added_lengths[PASSES][256][(MOST_ADDED + 1) / 64]; /* by first byte: a bit for each number of bytes */
 } Bpe;
 
-static const uint8_t MARK[3] = {0xe2, 0x96, 0x81};
-
-static uint32_t hash_of(const uint8_t *piece, int32_t length, uint32_t hash) {
-    for (int32_t k = 0; k < length; ++k)
-        hash = grown(hash, piece[k]);
-    return hash;
-}
-
 static Slot *slot_of(Slot *slots, uint32_t mask, const uint8_t *bytes, uint32_t hash, const uint8_t *piece,
                      int32_t length) {
     hash = mixed(hash);

@@ -1,12 +1,14 @@
 /* What the tokenizers in C have in common: hashes of pieces, the tokens that are looked for in texts first, characters. */
-#ifndef PIECES_H
-#define PIECES_H
+#ifndef FASTEMBED_RT_PIECES_H
+#define FASTEMBED_RT_PIECES_H
 
 #include <stdint.h>
 
 enum { LIBRARY = -1 /* instead of a number of tokens: the text is the Rust library's */ };
 
 enum { FIRST = 0x811c9dc5 }; /* where hashes begin */
+
+static const uint8_t MARK[3] __attribute__((unused)) = {0xe2, 0x96, 0x81}; /* of sentencepiece, for a space */
 
 static inline uint32_t grown(uint32_t hash, uint8_t character) {
     return (hash ^ character) * 0x01000193u;
@@ -15,6 +17,12 @@ static inline uint32_t grown(uint32_t hash, uint8_t character) {
 static inline uint32_t mixed(uint32_t hash) {
     hash ^= hash >> 15;
     return hash * 0x85ebca6bu;
+}
+
+static inline uint32_t hash_of(const uint8_t *piece, int32_t length, uint32_t seed) {
+    for (int32_t k = 0; k < length; ++k)
+        seed = grown(seed, piece[k]);
+    return seed;
 }
 
 /* Bytes of the character that begins here, as its first byte says. */

@@ -190,10 +190,7 @@ EXPORTED void *fastembed_rt_unigram_new(const uint8_t *bytes, const int32_t *len
     const uint8_t *token = u->added;
     int32_t next = (int32_t)count;
     for (int64_t k = 0; k < added_count; token += u->added_lengths[k++]) {
-        uint32_t length = (uint32_t)added_lengths[k], hash = FIRST;
-        for (uint32_t byte = 0; byte < length; ++byte)
-            hash = grown(hash, token[byte]);
-        int32_t known = found(u, mixed(hash), token, length);
+        int32_t length = added_lengths[k], known = found(u, mixed(hash_of(token, length, FIRST)), token, (uint32_t)length);
         /* the library numbers those that are not in its vocabulary */
         *fits &= length > 0 && (added_ids[k] < 0 || added_ids[k] == (known < 0 ? next : known));
         next += known < 0;
@@ -219,8 +216,6 @@ typedef struct {
     int32_t few_pieces[FEW_BYTES];
     Node few_nodes[FEW_BYTES + 1];
 } Writer;
-
-static const uint8_t MARK[3] = {0xe2, 0x96, 0x81}; /* which words begin with */
 
 static void begin(Writer *w, const Unigram *u) {
     w->u = u;

@@ -64,12 +64,6 @@ static uint32_t unmarked(const uint8_t **piece, int32_t *length) {
     return NEXT;
 }
 
-static uint32_t hash_of(const uint8_t *piece, int32_t length, uint32_t seed) {
-    for (int32_t k = 0; k < length; ++k)
-        seed = grown(seed, piece[k]);
-    return seed;
-}
-
 /* A piece as it is in the vocabulary; of two that are the same the last one counts, as in JSON. */
 static void put(Wordpiece *w, uint32_t offset, int32_t length, int32_t id) {
     const uint8_t *piece = w->bytes + offset;

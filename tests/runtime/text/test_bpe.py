@@ -260,6 +260,13 @@ def test_texts_that_are_not_in_form_c_are_the_librarys() -> None:
     compare_ids(mine, library, ["caf\xe9", "cafe"], 40)
 
 
+def test_an_added_token_that_normalizing_changes_is_the_librarys() -> None:
+    library = KINDS["modernbert"]()
+    library.add_tokens([AddedToken("e\u0301", normalized=True)])
+    assert library.encode("\xe9").ids[1] == library.token_to_id("e\u0301")
+    assert changed(library) is None
+
+
 def test_a_model_is_made_without_the_library(tmp_path: Path) -> None:
     library = KINDS["gpt2"]()
     file = tmp_path / "tokenizer.json"
