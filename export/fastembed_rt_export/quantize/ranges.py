@@ -97,9 +97,9 @@ def choose(inputs: Inputs, outputs: Outputs, *, free: bool, tails: bool, smoothe
     """The recipe with the smallest error.
 
     `free`: smoothing costs nothing at run time; `tails`: there is an operator that adds back what is beyond a narrow
-    range, which counts more than the stock ones; `smoothed`: inputs may be. Not what an activation gives: many of its
-    channels answer to one topic, and smoothing would take one that calibration did not meet, where it saw a twentieth
-    of what the channel reaches, far beyond the range of all.
+    range, which counts more than the stock ones; `smoothed`: inputs may be smoothed. What an activation gives may not:
+    a channel that answers to one topic looks quiet to calibration that did not meet it, smoothing would take that for
+    its range, and a text about the topic would be clipped.
     """
     counts = np.sqrt(outputs.counts(inputs.sample))[:, None]
     best: tuple[float, GroupRecipe] | None = None
