@@ -57,19 +57,20 @@ def rows_of(group: Group, inputs: int) -> Array:
 
 @pytest.mark.parametrize("zero", [0, 200])
 @pytest.mark.parametrize("weights", WEIGHTS)
-@pytest.mark.parametrize(("inputs", "widths"), [(3, [5, 7, 9]), (37, [20, 12]), (384, [12, 12, 8])])
+@pytest.mark.parametrize(("inputs", "widths"), [(3, [5, 7, 9]), (37, [20, 12]), (384, [12, 12, 8]), (1100, [20, 12])])
 def test_sums_are_exact(inputs: int, widths: list[int], weights: str, zero: int) -> None:
     group = group_of(inputs, widths, weights, zero)
     group.scales = tuple(np.ones_like(scales) for scales in group.scales)
     group.biases = [np.zeros_like(bias) for bias in group.biases]
-    group.scale = np.float32(1)  # sums come out as they are: fewer than 2^24
+    group.scale = np.float32(1)  # sums come out as they are, and as the nearest float beyond 2^24
     x = rows_of(group, inputs).round()
     found = run("QuantLinear", {"x": x}, group.tensors(), **group.attributes("linear"))
-    np.testing.assert_array_equal(found, x.astype(np.int64) @ np.concatenate(group.values, axis=1).astype(np.int64))
+    sums = x.astype(np.int64) @ np.concatenate(group.values, axis=1).astype(np.int64)
+    np.testing.assert_array_equal(found, sums.astype(np.float32))
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
-@pytest.mark.parametrize(("inputs", "widths"), [(37, [20, 12]), (384, [12, 12, 8])])
+@pytest.mark.parametrize(("inputs", "widths"), [(37, [20, 12]), (384, [12, 12, 8]), (1100, [20, 12])])
 def test_tails_meet_the_whole_weights(inputs: int, widths: list[int], weights: str) -> None:
     group = group_of(inputs, widths, weights, 100)
     group.tails = True

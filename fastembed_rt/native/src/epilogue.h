@@ -44,7 +44,7 @@ enum {
     MOST_PANELS = VECTORS > 2 ? VECTORS : 2, /* side by side: those of a tile, or two of AMX */
     MOST_ROWS = 8                            /* of a tile */
 };
-_Static_assert((int)MR <= (int)MOST_ROWS, "a tile has room for its rows");
+_Static_assert((int)PRODUCT_MR <= (int)MOST_ROWS, "a tile has room for its rows");
 
 /* ---- y ---------------------------------------------------------------------------------------------------------- */
 

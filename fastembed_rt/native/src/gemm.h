@@ -12,9 +12,9 @@
 /* ---- packing ---------------------------------------------------------------------------------------------------- */
 
 #if SATURATES
-#define int8_packed_size surplus_packed_size
-#define int8_pack surplus_pack
-#define int8_is_packed surplus_is_packed
+#define int8_packed_size paired_packed_size
+#define int8_pack paired_pack
+#define int8_is_packed paired_is_packed
 #else
 static size_t int8_packed_size(const Linear *layer, const Columns *blocks, size_t count) {
     (void)blocks, (void)count;
@@ -113,11 +113,13 @@ INLINE void product_tile(size_t mr, size_t vectors, const Gemm *work, size_t r0,
     const Linear *layer = work->layer;
     size_t depth = layer->depth, column = panel * LANES;
     const float *dither = layer->dither ? work->input->dither + r0 : NULL;
-    Ints acc[MR * VECTORS];
-    tile(U8S8, mr, vectors, work->input->q + r0 * depth, depth * sizeof(Quantized),
-         (const PackedWeight *)layer->packed + column * depth, depth / KR, acc);
+    const Quantized *a = work->input->q + r0 * depth;
+    Ints acc[PRODUCT_MR * VECTORS];
 #if SATURATES
-    add_surplus(layer, mr, panel, work->input->q + r0 * depth, depth, acc);
+    paired_tile(mr, layer, panel, a, acc);
+#else
+    tile(U8S8, mr, vectors, a, depth * sizeof(Quantized), (const PackedWeight *)layer->packed + column * depth,
+         depth / KR, acc);
 #endif
 #pragma GCC unroll 3
     for (size_t v = 0; v < vectors; v++, column += LANES) {
@@ -146,12 +148,12 @@ INLINE void product_tile(size_t mr, size_t vectors, const Gemm *work, size_t r0,
     }
 #define PRODUCT_ENTRY(mr, vectors) [mr - 1][vectors - 1] = product_##mr##x##vectors,
 
-TILES(DEFINE_PRODUCT)
+PRODUCT_TILES(DEFINE_PRODUCT)
 
-static ProductTile *const product_tiles[MR][VECTORS] = {TILES(PRODUCT_ENTRY)};
+static ProductTile *const product_tiles[PRODUCT_MR][VECTORS] = {PRODUCT_TILES(PRODUCT_ENTRY)};
 
 static void gemm_panels(const Gemm *work, size_t panel, size_t end) {
-    gemm_columns(work, panel, end, INT8_WEIGHTS, MR, product_tiles);
+    gemm_columns(work, panel, end, INT8_WEIGHTS, PRODUCT_MR, product_tiles);
 }
 #endif
 

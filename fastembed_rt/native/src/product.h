@@ -11,7 +11,7 @@
 /* What K is rounded up to, the rows of a block, and the panels of a task. */
 enum { DEPTH_UNIT = 64, ROW_UNIT = 16, TASK_PANELS = 4 };
 #else
-enum { DEPTH_UNIT = 16, ROW_UNIT = MR, TASK_PANELS = VECTORS };
+enum { DEPTH_UNIT = 16, ROW_UNIT = PRODUCT_MR, TASK_PANELS = VECTORS };
 #endif
 
 /* ---- packed weights --------------------------------------------------------------------------------------------- */

@@ -17,7 +17,7 @@
 #include "support.h"
 #include "tiles.h"
 #if SATURATES
-#include "surplus.h"
+#include "pairs.h"
 #endif
 
 /* Steps of a channel that fit into an integer; what is beyond counts as that many. */
@@ -141,10 +141,11 @@ static void gather_tails(const Linear *layer, const Tails *tails, size_t rows) {
 
 /* tail * w[k, n] + sum, for its channel k and the 16 outputs n of the panel at `column`. */
 INLINE Floats tail_product(const Linear *layer, const Tail *tail, size_t column, Floats sum) {
+#if SATURATES
+    Ints weights = paired_channel(layer, column / LANES, tail->step / (LANES * KR), tail->ones);
+#else
     const PackedWeight *panel = (const PackedWeight *)layer->packed + column * layer->depth;
     Ints weights = channel_weights(panel + tail->step, tail->ones);
-#if SATURATES
-    weights = add_ints(weights, channel_surplus(layer, column / LANES, tail->step / (LANES * KR), tail->ones));
 #endif
     return fma16(broadcast(tail->beyond), to_floats(weights), sum);
 }

@@ -7,7 +7,7 @@
  * row of a is 4 bytes, which are broadcast to all lanes. A tile takes VECTORS panels side by side: NR = VECTORS * LANES.
  *
  * VNNI multiplies bytes and adds four products a lane. Without it, bytes are multiplied to pairs of 16 bits, which
- * saturate: weights are packed so that none does (surplus.h). neon_tiles.h has the tiles of Arm.
+ * saturate: weights are packed so that none does, and have tiles of their own (pairs.h). neon_tiles.h has the tiles of Arm.
  */
 #ifndef FASTEMBED_RT_TILES_H
 #define FASTEMBED_RT_TILES_H
@@ -19,7 +19,7 @@
 #define TILE_PRODUCTS 0
 #endif
 
-/* Whether products of bytes saturate, see surplus.h. */
+/* Whether products of bytes saturate, see pairs.h. */
 #if defined(__aarch64__) || defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(AVXVNNI_AS_AVX512VL)
 #define SATURATES 0
 #else
@@ -179,5 +179,14 @@ INLINE void tile(Operands operands, size_t mr, size_t vectors, const void *a, si
 #endif
 
 enum { NR = VECTORS * LANES };
+
+/* Rows of a tile of products of bytes, and every (rows, panels) that it may have. */
+#if SATURATES
+enum { PRODUCT_MR = 8 };
+#define PRODUCT_TILES(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1) X(7, 1) X(8, 1)
+#else
+enum { PRODUCT_MR = MR };
+#define PRODUCT_TILES TILES
+#endif
 
 #endif
