@@ -126,7 +126,7 @@ def unigram() -> TokenizerFunctions | None:
 
 def bpe() -> TokenizerFunctions | None:
     """Likewise of src/bpe.c."""
-    return _tokenizer("bpe", "words", "ppp q ppq spp sq ii pp")
+    return _tokenizer("bpe", "words", "ppp q ppq spp sq iii pp")
 
 
 @cache

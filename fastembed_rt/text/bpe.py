@@ -1,4 +1,4 @@
-"""Token ids of byte-pair encodings, in C (native/src/bpe.c): RoBERTa's, ModernBERT's, Qwen's, Gemma's, Llama 2's.
+"""Token ids of byte-pair encodings, in C (native/src/bpe.c): RoBERTa's, ModernBERT's, Qwen's, Gemma's, Llama 2's and 3's.
 
 The Rust library takes a second and 280 MB for Gemma's vocabulary, before it has read a text
 (`python -m benchmarks.inside.tokenizers`). Files with other regular expressions than those below are left to it.
@@ -45,6 +45,7 @@ class Settings(NamedTuple):
 
     words: int
     prepend: bool  # a mark in front of each
+    whole: bool  # words that are pieces are not merged
     normal: bool  # they are in form C
 
 
@@ -83,6 +84,7 @@ def _made(functions: native.TokenizerFunctions, found: Described, settings: Sett
         len(added.ids),
         settings.words,
         settings.prepend,
+        settings.whole,
         at(kinds),
         at(fits),
     )
@@ -95,13 +97,11 @@ def settings_of(described: Mapping[str, Any]) -> Settings | None:
     model, normalizer, words = described["model"], described["normalizer"], described["pre_tokenizer"]
     plain = {"continuing_subword_prefix", "end_of_word_suffix", "dropout"}
     known = {"type", "vocab", "merges", "unk_token", "fuse_unk", "byte_fallback", "ignore_merges", *plain}
-    # Words that are pieces are not merged with ignore_merges.
-    if not set(model) <= known or model.get("type", "BPE") != "BPE" or model.get("ignore_merges"):
+    if not set(model) <= known or model.get("type", "BPE") != "BPE" or any(model.get(name) for name in plain):
         return None
-    if any(model.get(name) for name in plain):
-        return None
+    whole = bool(model.get("ignore_merges"))
     if model.get("byte_fallback"):
-        return _marked(normalizer, words, described["added_tokens"])
+        return None if whole else _marked(normalizer, words, described["added_tokens"])
     if normalizer not in (None, {"type": "NFC"}):
         return None
     # A token in normalized text would be there in form C.
@@ -110,7 +110,7 @@ def settings_of(described: Mapping[str, Any]) -> Settings | None:
     ):
         return None
     number = _expression(words)
-    return None if number is None else Settings(number, prepend=False, normal=normalizer is not None)
+    return None if number is None else Settings(number, prepend=False, whole=whole, normal=normalizer is not None)
 
 
 def _marked(normalizer: Mapping[str, Any], words: Any, added: list[Mapping[str, Any]]) -> Settings | None:
@@ -122,7 +122,7 @@ def _marked(normalizer: Mapping[str, Any], words: Any, added: list[Mapping[str, 
     # There is no space left to split at. A token in normalized text would be there with marks.
     if steps[prepend:] != [marked] or words not in (None, split) or any(token["normalized"] for token in added):
         return None
-    return Settings(MARKED, prepend, normal=False)
+    return Settings(MARKED, prepend, whole=False, normal=False)
 
 
 def _expression(words: Mapping[str, Any]) -> int | None:

@@ -21,8 +21,10 @@ def preset() -> str:
 
 
 def graph(options: Options) -> str:
-    """File that is loaded, below the prepared folder."""
-    return f"onnx/model_qint8_{preset()}.onnx" if options.own.get("quantize") else "onnx/model.onnx"
+    """File that is loaded, below the prepared folder. The preset for AVX2 has unsigned weights, and says so in its name."""
+    if not options.own.get("quantize"):
+        return "onnx/model.onnx"
+    return f"onnx/model_{'quint8' if preset() == 'avx2' else 'qint8'}_{preset()}.onnx"
 
 
 def prepare(options: Options, folder: Path) -> None:

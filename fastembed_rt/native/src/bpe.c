@@ -51,6 +51,9 @@ typedef struct {
     Character *characters;
     uint32_t characters_mask;
     int32_t bytes[256]; /* ids */
+    Slot *whole;     /* of pieces of bytes that words are not merged to where they are these: all of them, or NULL */
+    uint32_t whole_mask;
+    uint8_t *pieces; /* their bytes */
     int32_t words;
     int prepend; /* a mark in front of every text */
     int apart;   /* no merge makes a mark a piece's end and another character what stands before it: marks part words */
@@ -112,6 +115,8 @@ EXPORTED void fastembed_rt_bpe_free(void *made) {
         return;
     free(b->merges);
     free(b->characters);
+    free(b->whole);
+    free(b->pieces);
     free(b->added);
     for (int pass = 0; pass < PASSES; ++pass)
         free(b->added_slots[pass]);
@@ -147,19 +152,57 @@ static int set_bytes(Bpe *b, Slot *slots, uint32_t mask, const uint8_t *bytes) {
     return 1;
 }
 
+/* The pieces of a vocabulary as bytes, for words that are one of them. Such as have other characters are no word's. 0 where
+   there is no memory. */
+static int set_whole(Bpe *b, const uint8_t *bytes, const int32_t *lengths, const int32_t *ids, int64_t count,
+                     int64_t size) {
+    enum { CODES = 0x144 };
+    int16_t byte_of[CODES];
+    uint32_t room = room_for(count);
+    b->whole = calloc(room, sizeof *b->whole);
+    b->pieces = malloc(size + 1);
+    b->whole_mask = room - 1;
+    if (!b->whole || !b->pieces)
+        return 0;
+    memset(byte_of, 0xff, sizeof byte_of);
+    for (int byte = 0; byte < 256; ++byte) {
+        uint8_t piece[2];
+        byte_of[code_of(piece, write_byte((uint8_t)byte, piece))] = (int16_t)byte;
+    }
+    int32_t offset = 0;
+    for (int64_t k = 0; k < count; bytes += lengths[k++]) {
+        int32_t length = 0, taken = 0;
+        for (int32_t width; taken < lengths[k]; taken += width) {
+            width = size_of(bytes[taken]);
+            uint32_t code = code_of(bytes + taken, width);
+            if (code >= CODES || byte_of[code] < 0)
+                break;
+            b->pieces[offset + length++] = (uint8_t)byte_of[code];
+        }
+        if (taken < lengths[k])
+            continue;
+        const uint8_t *piece = b->pieces + offset;
+        uint32_t hash = hash_of(piece, length, FIRST);
+        *slot_of(b->whole, b->whole_mask, b->pieces, hash, piece, length) = (Slot){mixed(hash), offset, length, ids[k]};
+        offset += length;
+    }
+    return 1;
+}
+
 static int is_mark(const uint8_t *piece, int32_t length) {
     return length >= 3 && !memcmp(piece, MARK, 3);
 }
 
 /* A vocabulary: `bytes` are its `count` pieces in UTF-8 one after the other, `ids` theirs; `merged` are two pieces for each
    of `merge_count` merges, by rank. `added` are the tokens that are looked for in texts first, with `added_ids`; NONE: the
-   library has to say what becomes of them; and in which pass of `added_passes`. `words` is what is one, `prepend` as in Bpe, `kinds` are of KNOWN characters. Sets `fits` to 0 where this file cannot work with them, or the
-   library would not. NULL where there is no memory. */
+   library has to say what becomes of them; and in which pass of `added_passes`. `words` is what is one, `prepend` as in Bpe; `whole`: words that are pieces are not
+   merged; `kinds` are of KNOWN characters. Sets `fits` to 0 where this file cannot work with them, or the library would
+   not. NULL where there is no memory. */
 EXPORTED void *fastembed_rt_bpe_new(const uint8_t *bytes, const int32_t *lengths, const int32_t *ids, int64_t count,
                                     const uint8_t *merged, const int32_t *merged_lengths, int64_t merge_count,
                                     const uint8_t *added, const int32_t *added_lengths, const int32_t *added_ids,
                                     const uint8_t *added_passes, int64_t added_count, int32_t words, int32_t prepend,
-                                    const uint8_t *kinds, int32_t *fits) {
+                                    int32_t whole, const uint8_t *kinds, int32_t *fits) {
     Bpe *b = calloc(1, sizeof *b);
     if (!b)
         return NULL;
@@ -205,6 +248,11 @@ EXPORTED void *fastembed_rt_bpe_new(const uint8_t *bytes, const int32_t *lengths
         }
     }
     *fits &= offset < INT32_MAX && set_bytes(b, slots, room - 1, bytes);
+    if (*fits && whole && !set_whole(b, bytes, lengths, ids, count, offset)) {
+        free(slots);
+        fastembed_rt_bpe_free(b);
+        return NULL;
+    }
     const uint8_t *left = merged;
     for (int64_t k = 0; k < merge_count && *fits; ++k) {
         int32_t first = merged_lengths[2 * k], second = merged_lengths[2 * k + 1];
@@ -468,6 +516,11 @@ static void write_words(Writer *w, const uint8_t *text, int64_t length) {
     for (int64_t k = 0; k < length && !w->lost && !w->more;) {
         int64_t end = word_end(b, text, length, k);
         w->lost |= end == NONE;
+        int32_t whole = b->whole && k < end ? id_of(b->whole, b->whole_mask, b->pieces, text + k, (int32_t)(end - k)) : NONE;
+        if (whole != NONE) {
+            write_id(w, whole);
+            k = end;
+        }
         for (; k < end; ++k)
             append(w, b->bytes[text[k]]);
         if (!w->lost)

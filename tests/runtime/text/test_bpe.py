@@ -67,8 +67,11 @@ GROUPS = (
 SPECIAL = ["<s>", "</s>", "<unk>", AddedToken("<mask>", lstrip=True), "[X]", "[X]]", "   "]
 
 
-def of_bytes(words: Any, normalizer: Any = None, added: Callable[[Any], Any] | None = None) -> Tokenizer:
-    """Trained on the corpus; `added` makes tokens of their contents."""
+def of_bytes(
+    words: Any, normalizer: Any = None, added: Callable[[Any], Any] | None = None, whole: tuple[str, ...] = ()
+) -> Tokenizer:
+    """Trained on the corpus; `added` makes tokens of their contents. `whole`: words that are pieces are not merged, and
+    these are pieces that no merge makes."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = words
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -76,10 +79,23 @@ def of_bytes(words: Any, normalizer: Any = None, added: Callable[[Any], Any] | N
     tokenizer.train_from_iterator(CORPUS * 3, trainer)
     if normalizer is not None:
         tokenizer.normalizer = normalizer
+    if whole:
+        tokenizer = with_whole_words(tokenizer, whole)
     tokenizer.add_tokens(
         [token if added is None or isinstance(token, AddedToken) else added(token) for token in SPECIAL]
     )
     return around(tokenizer)
+
+
+def with_whole_words(tokenizer: Tokenizer, words: tuple[str, ...]) -> Tokenizer:
+    described = json.loads(tokenizer.to_str())
+    described["model"]["ignore_merges"] = True
+    vocabulary = described["model"]["vocab"]
+    for word in words:
+        ((written, _),) = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(word)
+        vocabulary.setdefault(written, len(vocabulary))
+    vocabulary["\u732b of no bytes"] = len(vocabulary)
+    return Tokenizer.from_str(json.dumps(described))
 
 
 def around(tokenizer: Tokenizer) -> Tokenizer:
@@ -123,11 +139,13 @@ def plain(token: str) -> AddedToken:
 
 
 DIGITS1, DIGITS3 = EXPRESSIONS
+WHOLE = (" cafe", "caf\xe9", " \u732b", "345", "12", "=)", "\n\n\n", "  ", "'ll", "zzz", "\xad", " a b", "<mask")
 KINDS: dict[str, Callable[[], Tokenizer]] = {
     "gpt2": lambda: of_bytes(pre_tokenizers.ByteLevel(add_prefix_space=False)),
     "modernbert": lambda: of_bytes(pre_tokenizers.ByteLevel(add_prefix_space=False), normalizers.NFC()),
     "qwen": lambda: of_bytes(split(DIGITS1), normalizers.NFC(), plain),
-    "llama3": lambda: of_bytes(split(DIGITS3), None, plain),
+    "starcoder": lambda: of_bytes(split(DIGITS3), None, plain),
+    "llama3": lambda: of_bytes(split(DIGITS3), None, plain, WHOLE),
     "gemma": lambda: of_characters(prepend=False),
     "llama2": lambda: of_characters(prepend=True),
     "across": lambda: of_characters(prepend=False, across=True),
@@ -196,7 +214,6 @@ def test_real_texts_have_the_librarys_ids() -> None:
         {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}},
         {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}},
         {"pre_tokenizer": None},
-        {"model": {"ignore_merges": True}},
         {"model": {"dropout": 0.1}},
         {"model": {"end_of_word_suffix": "</w>"}},
         {"model": {"merges": [["a", "nothing"]]}},
@@ -222,6 +239,17 @@ def test_added_tokens_are_the_librarys_ids_or_left_to_it(both: tuple[Quick, Toke
     texts = ["a[X]b", "[X]]", "[X]]]", "[X", "</s>a", "<s><s>", "a\n\n\nb", "a   b", "      "]
     assert len(compare_ids(mine, library, texts, 40)) == len(texts)
     assert len(compare_ids(mine, library, ["a <mask>"], 40)) == (library.token_to_id("<mask>") is None)
+
+
+def test_words_that_are_pieces_are_not_merged_where_the_file_says_so() -> None:
+    library = KINDS["llama3"]()
+    texts = ["a cafe", "caf\xe9", "a \u732b", "x345", "zzz zzz", "=)", "a\n\n\nb"]
+    rows, _ = quick(library)(texts, 40)
+    merged, _ = quick(KINDS["starcoder"]())(texts, 40)
+    for row, other, text in zip(rows, merged, texts, strict=True):
+        assert row is not None and other is not None
+        assert row.tolist() == library.encode(text).ids
+        assert row.tolist() != other.tolist()
 
 
 def test_a_token_whose_number_is_not_the_librarys_is_left_to_it() -> None:
