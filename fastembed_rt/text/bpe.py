@@ -1,4 +1,4 @@
-"""Token ids of byte-pair encodings, in C (native/src/bpe.c): RoBERTa's, ModernBERT's, Qwen's, Gemma's, Llama 2's and 3's.
+"""Token ids of byte-pair encodings, in C (native/src/bpe.c): RoBERTa's, ModernBERT's, Qwen's, Gemma's, Llama's.
 
 The Rust library takes a second and 280 MB for Gemma's vocabulary, before it has read a text
 (`python -m benchmarks.inside.tokenizers`). Files with other regular expressions than those below are left to it.

@@ -21,9 +21,10 @@ def preset() -> str:
 
 
 def graph(options: Options) -> str:
-    """File that is loaded, below the prepared folder. The preset for AVX2 has unsigned weights, and says so in its name."""
+    """File that is loaded, below the prepared folder."""
     if not options.own.get("quantize"):
         return "onnx/model.onnx"
+    # The preset for AVX2 has unsigned weights, and says so in its name.
     return f"onnx/model_{'quint8' if preset() == 'avx2' else 'qint8'}_{preset()}.onnx"
 
 
