@@ -226,7 +226,10 @@ def test_the_first_example_prints_the_similarities_that_it_says(
     exec(examples[0], names)
     printed = re.findall(r"\d\.\d*", capsys.readouterr().out)[1:3]
     said = re.findall(r"(?:puppy|oil): (\d\.\d\d)", examples[0])
-    assert [f"{float(number):.2f}" for number in printed] == said
+    # The pages have full precision's. INT8 is off by a few thousandths, on each processor by others: what is calibrated
+    # there differs in its last bits.
+    assert [float(number) for number in printed] == pytest.approx([float(number) for number in said], abs=0.01)
+    assert len(said) == 2
 
 
 def test_the_card_shows_plain_onnxruntime_where_a_graph_for_it_is(directory: Path) -> None:

@@ -65,7 +65,10 @@ def test_a_covariance_is_the_same_however_many_are_added_at_a_time() -> None:
     expected = np.cov(exact.T, aweights=counts, bias=True)
     expected += rounding.RIDGE * np.trace(expected) / len(expected) * np.eye(len(expected))
     np.testing.assert_allclose(covariance, expected, rtol=1e-3, atol=1e-3)
-    np.testing.assert_array_equal(covariance, covariance.T)
+    # To the bit but for blocks on the diagonal, where products of some processors add up in another order.
+    np.testing.assert_allclose(covariance, covariance.T, atol=1e-5)
+    half = rounding.COLUMNS
+    np.testing.assert_array_equal(covariance[:half, half:], covariance[half:, :half].T)
 
 
 def test_integers_are_those_of_one_at_a_time() -> None:

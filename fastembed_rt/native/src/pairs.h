@@ -148,10 +148,8 @@ INLINE __m256i halved(__m256i weights) {
 
 INLINE size_t most_of_bytes(__m256i bytes) {
     __m128i most = _mm_max_epu8(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
-    most = _mm_max_epu8(most, _mm_srli_si128(most, 8));
-    most = _mm_max_epu8(most, _mm_srli_si128(most, 4));
-    most = _mm_max_epu8(most, _mm_srli_si128(most, 2));
-    return (size_t)_mm_extract_epi8(_mm_max_epu8(most, _mm_srli_si128(most, 1)), 0);
+    __m128i least = _mm_xor_si128(_mm_max_epu8(most, _mm_srli_epi16(most, 8)), _mm_set1_epi8(-1));
+    return 255 - (size_t)_mm_extract_epi8(_mm_minpos_epu16(_mm_and_si128(least, _mm_set1_epi16(255))), 0);
 }
 
 /* What is multiplied with a step of a row: all of the step's weights, or half of each. */
@@ -166,9 +164,9 @@ typedef struct {
     size_t first, parts, paired; /* its first step; how many */
 } Window;
 
-INLINE void add_part(Window *window, size_t step, __m256i weights) {
+INLINE void add_part(Window *window, size_t step, __m256i weights, __m256i taken) {
     window->weights[window->parts] = weights;
-    window->taken[window->parts] = room_taken(weights);
+    window->taken[window->parts] = taken;
     window->steps[window->parts++] = (uint16_t)step;
 }
 
@@ -198,12 +196,13 @@ NOINLINE void pair_window(const Linear *layer, const HalfColumns *columns, size_
     window->first = first;
     window->parts = window->paired = 0;
     for (size_t step = first; step < last; step++) {
-        __m256i weights = read_half(layer, columns, step), half = halved(weights);
-        if (has_room(room_taken(weights))) {
-            add_part(window, step, weights);
+        __m256i weights = read_half(layer, columns, step), taken = room_taken(weights);
+        if (has_room(taken)) {
+            add_part(window, step, weights, taken);
         } else {
-            add_part(window, step, half);
-            add_part(window, step, _mm256_sub_epi8(weights, half));
+            __m256i half = halved(weights), rest = _mm256_sub_epi8(weights, half);
+            add_part(window, step, half, room_taken(half));
+            add_part(window, step, rest, room_taken(rest));
         }
     }
     for (size_t part = chain_parts(window); part != NO_PART; part = window->next[part]) {
