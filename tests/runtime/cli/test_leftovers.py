@@ -40,7 +40,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def begin(*words: str, ignored: int | None = None) -> subprocess.Popen[bytes]:
         before = set(tmp_path.iterdir())
-        first = "" if ignored is None else f"import signal; signal.signal({int(ignored)}, signal.SIG_IGN)\n"
+        # Otherwise as a shell starts it, whatever these tests were started by: nohup has this one ignored.
+        number, done = (signal.SIGHUP, "SIG_DFL") if ignored is None else (ignored, "SIG_IGN")
+        first = f"import signal; signal.signal({int(number)}, signal.{done})\n"
         process = subprocess.Popen(
             [sys.executable, "-c", first + script, "-o", str(tmp_path / "out.npy"), *words],
             stdin=subprocess.PIPE,
