@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from signals import of_a_terminal
 from task_models import PROMPTS, QUERY, save_all
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,15 +61,16 @@ class Framework:
         path = os.pathsep.join(map(str, [*([packages] if packages else []), ROOT]))
         command = ["-m", "pytest", "-c", SUITES / "pytest.ini", "--rootdir", SUITES, "--confcutdir", SUITES]
         command += ["-q", "-p", "no:cacheprovider", f"--junitxml={report}", SUITES / self.suite]
-        done = subprocess.run(
-            [str(self.python), *map(str, command)],
-            env={**clean, **OFFLINE, **self.variables, "PYTHONPATH": path, "FASTEMBED_RT_CASE": str(case)},
-            cwd=out,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+        with of_a_terminal():
+            done = subprocess.run(
+                [str(self.python), *map(str, command)],
+                env={**clean, **OFFLINE, **self.variables, "PYTHONPATH": path, "FASTEMBED_RT_CASE": str(case)},
+                cwd=out,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                check=False,
+            )
         assert done.returncode == 0, f"{self.name}: {done.stdout[-6000:]}\n{done.stderr[-2000:]}"
         (counted,) = ET.parse(report).getroot().iter("testsuite")
         assert counted.attrib["skipped"] == "0", done.stdout[-3000:]

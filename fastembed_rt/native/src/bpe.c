@@ -51,9 +51,9 @@ typedef struct {
     Character *characters;
     uint32_t characters_mask;
     int32_t bytes[256]; /* ids */
-    Slot *whole;     /* of pieces of bytes that words are not merged to where they are these: all of them, or NULL */
+    Slot *whole; /* all pieces as bytes, where a word that is one is not merged; or NULL */
     uint32_t whole_mask;
-    uint8_t *pieces; /* their bytes */
+    uint8_t *pieces; /* the bytes of those */
     int32_t words;
     int prepend; /* a mark in front of every text */
     int apart;   /* no merge makes a mark a piece's end and another character what stands before it: marks part words */
@@ -152,8 +152,8 @@ static int set_bytes(Bpe *b, Slot *slots, uint32_t mask, const uint8_t *bytes) {
     return 1;
 }
 
-/* The pieces of a vocabulary as bytes, for words that are one of them. Such as have other characters are no word's. 0 where
-   there is no memory. */
+/* The pieces of a vocabulary as bytes. Those with a character that stands for no byte are no word. 0 where there is no
+   memory. */
 static int set_whole(Bpe *b, const uint8_t *bytes, const int32_t *lengths, const int32_t *ids, int64_t count,
                      int64_t size) {
     enum { CODES = 0x144 };
@@ -195,9 +195,9 @@ static int is_mark(const uint8_t *piece, int32_t length) {
 
 /* A vocabulary: `bytes` are its `count` pieces in UTF-8 one after the other, `ids` theirs; `merged` are two pieces for each
    of `merge_count` merges, by rank. `added` are the tokens that are looked for in texts first, with `added_ids`; NONE: the
-   library has to say what becomes of them; and in which pass of `added_passes`. `words` is what is one, `prepend` as in Bpe; `whole`: words that are pieces are not
-   merged; `kinds` are of KNOWN characters. Sets `fits` to 0 where this file cannot work with them, or the library would
-   not. NULL where there is no memory. */
+   library has to say what becomes of them; and in which pass of `added_passes`. `words` is what is one, `prepend` as in
+   Bpe; `whole`: words that are pieces are not merged; `kinds` are of KNOWN characters. Sets `fits` to 0 where this file
+   cannot work with them, or the library would not. NULL where there is no memory. */
 EXPORTED void *fastembed_rt_bpe_new(const uint8_t *bytes, const int32_t *lengths, const int32_t *ids, int64_t count,
                                     const uint8_t *merged, const int32_t *merged_lengths, int64_t merge_count,
                                     const uint8_t *added, const int32_t *added_lengths, const int32_t *added_ids,
@@ -511,12 +511,17 @@ static int64_t word_end(const Bpe *b, const uint8_t *text, int64_t length, int64
     return end != NONE && end < length && last > k ? last : end;
 }
 
+/* Of a word that is a piece; NONE: it is none. */
+static int32_t whole_id(const Bpe *b, const uint8_t *word, int32_t length) {
+    return length > 0 ? id_of(b->whole, b->whole_mask, b->pieces, word, length) : NONE;
+}
+
 static void write_words(Writer *w, const uint8_t *text, int64_t length) {
     const Bpe *b = w->b;
     for (int64_t k = 0; k < length && !w->lost && !w->more;) {
         int64_t end = word_end(b, text, length, k);
         w->lost |= end == NONE;
-        int32_t whole = b->whole && k < end ? id_of(b->whole, b->whole_mask, b->pieces, text + k, (int32_t)(end - k)) : NONE;
+        int32_t whole = b->whole && end - k <= MOST_BYTES ? whole_id(b, text + k, (int32_t)(end - k)) : NONE;
         if (whole != NONE) {
             write_id(w, whole);
             k = end;

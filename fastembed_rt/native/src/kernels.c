@@ -3,7 +3,8 @@
  *     vectors.h      16 lanes of float or int32, the same bits on every set
  *     activations.h  e^x, GELU and the others
  *     tiles.h        the register tile of integer products, MR x NR, KR values of K at a time
- *     pairs.h        weights for AVX2's product of bytes, which saturates, and its tile
+ *     pairing.h      which steps of weights AVX2's product of bytes, which saturates, takes together
+ *     pairs.h        weights packed so, and their tile
  *     rounding.h     floats -> bfloat16
  *     quantize.h     activations -> u8, and what is clipped from them
  *     epilogue.h     accumulators -> activated floats, or u8 for the next layer

@@ -19,7 +19,7 @@
 #define TILE_PRODUCTS 0
 #endif
 
-/* Whether products of bytes saturate, see pairs.h. */
+/* Whether products of bytes saturate, see pairing.h. */
 #if defined(__aarch64__) || defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(AVXVNNI_AS_AVX512VL)
 #define SATURATES 0
 #else
@@ -108,10 +108,12 @@ INLINE Ints dot_s16(Ints acc, Step a, Ints b) {
 /* A step of a panel of weights, as dot_u8s8 takes it. */
 INLINE Ints load_weights(const PackedWeight *p) { return load_ints((const int32_t *)p); }
 
+#if !SATURATES
 /* w[n] of the channel whose place among the KR of a step is 1 in `ones`, 0 elsewhere, for the step's 16 outputs n. */
 INLINE Ints channel_weights(const PackedWeight *step, const Quantized ones[KR]) {
     return dot_u8s8(broadcast_int(0), broadcast_step(ones), load_weights(step));
 }
+#endif
 
 /* KR_S16 rows of 16 int16, `stride` apart -> a step of a panel: both of a column side by side. */
 INLINE void store_step_s16(int16_t *step, const int16_t *rows, size_t stride) {

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from exports import contents, quick
+from signals import of_a_terminal
 from test_cli import StandInModel, environment, give_stdin  # type: ignore[import-not-found]
 
 from fastembed_rt import cli
@@ -40,15 +41,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def begin(*words: str, ignored: int | None = None) -> subprocess.Popen[bytes]:
         before = set(tmp_path.iterdir())
-        # Otherwise as a shell starts it, whatever these tests were started by: nohup has this one ignored.
-        number, done = (signal.SIGHUP, "SIG_DFL") if ignored is None else (ignored, "SIG_IGN")
-        first = f"import signal; signal.signal({int(number)}, signal.{done})\n"
-        process = subprocess.Popen(
-            [sys.executable, "-c", first + script, "-o", str(tmp_path / "out.npy"), *words],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(),
-        )
+        first = "" if ignored is None else f"import signal; signal.signal({int(ignored)}, signal.SIG_IGN)\n"
+        with of_a_terminal():
+            process = subprocess.Popen(
+                [sys.executable, "-c", first + script, "-o", str(tmp_path / "out.npy"), *words],
+                stdin=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment(),
+            )
         started.append(process)
         assert process.stdin is not None
         process.stdin.write(b"text\n" * 5000)
