@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Python's own handlers at a terminal. `&` in a script and some supervisors start programs with SIGINT ignored,
-# `nohup` with SIGHUP; Python then installs no handler for it, and children inherit that it is ignored. A handler written
-# in Python does not outlive exec, so that children start with the system's default and Python in them with KeyboardInterrupt.
+# Python's own handlers at a terminal. `&` in a script and some supervisors start programs with SIGINT ignored, `nohup`
+# with SIGHUP; Python then installs no handler for it, and children inherit that it is ignored. A handler written in
+# Python does not outlive exec, so that children start with the system's default and Python in them with
+# KeyboardInterrupt.
 HANDLERS: dict[str, Any] = {
     "SIGINT": signal.default_int_handler,
     "SIGTERM": signal.SIG_DFL,
