@@ -178,7 +178,7 @@ INLINE void bf16_tile(size_t mr, size_t vectors, const Rounded *a, size_t lda, c
         for (size_t r = 0; r < mr; r++)
 #pragma GCC unroll 3
             for (size_t v = 0; v < vectors; v++)
-                acc[r][v] = fma16(broadcast(a[r * lda + 1]), wide[v], acc[r][v]);
+                acc[r][v] = fma_in_place(acc[r][v], broadcast(a[r * lda + 1]), wide[v]);
 #pragma GCC unroll 3
         for (size_t v = 0; v < vectors; v++)
             wide[v] = as_floats(shift_left(right[v], 16));
@@ -186,7 +186,7 @@ INLINE void bf16_tile(size_t mr, size_t vectors, const Rounded *a, size_t lda, c
         for (size_t r = 0; r < mr; r++)
 #pragma GCC unroll 3
             for (size_t v = 0; v < vectors; v++)
-                acc[r][v] = fma16(broadcast(a[r * lda]), wide[v], acc[r][v]);
+                acc[r][v] = fma_in_place(acc[r][v], broadcast(a[r * lda]), wide[v]);
 #endif
     }
 #pragma GCC unroll 8

@@ -49,6 +49,7 @@ INLINE Floats fma16(Floats x, Floats y, Floats z) { /* the instruction has its s
     return four(vfmaq_f32(z.a, x.a, y.a), vfmaq_f32(z.b, x.b, y.b), vfmaq_f32(z.c, x.c, y.c),
                 vfmaq_f32(z.d, x.d, y.d));
 }
+INLINE Floats fma_in_place(Floats z, Floats x, Floats y) { return fma16(x, y, z); }
 INLINE Floats maximum(Floats x, Floats y) {
     return four(larger(x.a, y.a), larger(x.b, y.b), larger(x.c, y.c), larger(x.d, y.d));
 }

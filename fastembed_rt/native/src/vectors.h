@@ -37,6 +37,7 @@ INLINE Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
 INLINE Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
 INLINE Floats divide(Floats a, Floats b) { return _mm512_div_ps(a, b); }
 INLINE Floats fma16(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE Floats fma_in_place(Floats c, Floats a, Floats b) { return fma16(a, b, c); }
 INLINE Floats maximum(Floats a, Floats b) { return _mm512_max_ps(a, b); }
 INLINE Floats minimum(Floats a, Floats b) { return _mm512_min_ps(a, b); }
 INLINE Floats to_floats(Ints v) { return _mm512_cvtepi32_ps(v); }
@@ -101,6 +102,12 @@ INLINE Floats mul(Floats x, Floats y) { return pair(_mm256_mul_ps(x.a, y.a), _mm
 INLINE Floats divide(Floats x, Floats y) { return pair(_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)); }
 INLINE Floats fma16(Floats x, Floats y, Floats z) {
     return pair(_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b));
+}
+/* The same in z's registers: where a loop has several for a sum, gcc 12 moves sums from one to another, and through memory. */
+INLINE Floats fma_in_place(Floats z, Floats x, Floats y) {
+    __asm__("vfmadd231ps %1, %2, %0" : "+x"(z.a) : "x"(x.a), "x"(y.a));
+    __asm__("vfmadd231ps %1, %2, %0" : "+x"(z.b) : "x"(x.b), "x"(y.b));
+    return z;
 }
 INLINE Floats maximum(Floats x, Floats y) { return pair(_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)); }
 INLINE Floats minimum(Floats x, Floats y) { return pair(_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)); }
