@@ -70,6 +70,12 @@ INLINE void add_tails_of(const Gemm *work, float *y, Strides strides, size_t vec
     const Linear *layer = work->layer;
     const Tails *tails = &work->input->tails;
     const Tail *tail = tails->gathered + tails->starts[r0], *last = tails->gathered + tails->starts[r0 + rows];
+    PanelChannels panels[MOST_PANELS];
+    if (tail == last)
+        return;
+#pragma GCC unroll 3
+    for (size_t v = 0; v < vectors; v++)
+        panels[v] = channels_at(layer, column + v * LANES);
     while (tail < last) {
         uint32_t row = tail->row;
         Floats sums[MOST_PANELS];
@@ -79,7 +85,7 @@ INLINE void add_tails_of(const Gemm *work, float *y, Strides strides, size_t vec
         do {
 #pragma GCC unroll 3
             for (size_t v = 0; v < vectors; v++)
-                sums[v] = tail_product(layer, tail, column + v * LANES, sums[v]);
+                sums[v] = tail_product(&panels[v], tail, sums[v]);
             tail++;
         } while (tail < last && tail->row == row);
         float *at = y + (row - r0) * strides.row;

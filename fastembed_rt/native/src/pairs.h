@@ -1,12 +1,13 @@
 /* Byte weights for an instruction that adds products in 16 bits and saturates, packed so that it never does, and the tile
  * that multiplies them: products of two steps are added before they are widened. The sums are exact, as VNNI's.
  *
- *     ranges    (N / HALF, windows) where the pairs of a window (pairing.h) begin, in lines behind all vectors, and how many
- *               there are
- *     vectors   (N / HALF, K / KR)[2] u16, which vectors of its window have a step's weights; both alike where one has all
+ *     ranges    (N / HALF, windows) where the weights of a window's pairs (pairing.h) begin, in lines behind all vectors,
+ *               and how many pairs there are
+ *     vectors   (N / HALF, K / KR)[2] u16, which vectors of its window have a step's weights; the second is of zeros where
+ *               one has all
  *     of each window:
  *         steps     (pairs)[2] u16, the steps of a row that they are multiplied with
- *         weights   (pairs)[2][HALF][KR] s8, a vector each; zeros where a part has no partner
+ *         weights   (pairs)[2][HALF][KR] s8, a vector each; zeros where a part has no partner, and a line of them at last
  *
  * each from a multiple of 64 bytes on, which is a line.
  */
@@ -49,13 +50,17 @@ INLINE Packed packed_of(const Linear *layer) {
                     vectors + vectors_bytes(layer)};
 }
 
-/* In lines. */
+/* In lines: of steps, of weights. */
 INLINE size_t paired_steps_size(size_t pairs) { return (pairs * 2 * sizeof(uint16_t) + LINE - 1) / LINE; }
-INLINE size_t pairs_size(size_t pairs) { return paired_steps_size(pairs) + pairs * (PAIR_BYTES / LINE); }
+INLINE size_t paired_weights_size(size_t pairs) { return pairs * (PAIR_BYTES / LINE) + 1; }
+
+INLINE PackedWeight *weights_at(const Packed *packed, const Range *range) {
+    return (PackedWeight *)packed->pairs + range->begin * (size_t)LINE;
+}
 
 INLINE Pairs pairs_at(const Packed *packed, Range range) {
-    char *begin = packed->pairs + range.begin * (size_t)LINE;
-    return (Pairs){range.count, (uint16_t(*)[2])begin, (PackedWeight *)begin + paired_steps_size(range.count) * LINE};
+    PackedWeight *weights = weights_at(packed, &range);
+    return (Pairs){range.count, (uint16_t(*)[2])(weights - paired_steps_size(range.count) * LINE), weights};
 }
 
 /* ---- packing ---------------------------------------------------------------------------------------------------- */
@@ -71,9 +76,10 @@ static size_t each_window(const Linear *layer, const Columns *blocks, size_t cou
         HalfColumns columns = columns_of(blocks, count, half);
         for (size_t number = 0; number < windows_of(layer); number++) {
             pair_window(layer, &columns, number * WINDOW, &window);
+            lines += paired_steps_size(window.paired);
             if (fn && fn(layer, &window, half, number, (Range){(uint32_t)lines, (uint32_t)window.paired}))
                 return SIZE_MAX;
-            lines += pairs_size(window.paired);
+            lines += paired_weights_size(window.paired);
         }
     }
     return lines;
@@ -109,8 +115,9 @@ static size_t find_vectors(const Window *window, uint16_t vectors[WINDOW][2]) {
     for (size_t part = 0; part < window->parts; part++) {
         steps = window->steps[part] - window->steps[0] + 1u;
         int split = part && window->steps[part] == window->steps[part - 1];
-        vectors[steps - 1][0] = found[part - (size_t)split];
-        vectors[steps - 1][1] = found[part];
+        vectors[steps - 1][split] = found[part];
+        if (!split)
+            vectors[steps - 1][1] = (uint16_t)(2 * window->paired);
     }
     return steps;
 }
@@ -131,6 +138,7 @@ static int pack_window(const Linear *layer, const Window *window, size_t half, s
             sums = accumulated(sums, _mm256_madd_epi16(sums_of_pairs(pair.weights[i]), ones));
         }
     }
+    memset(pairs.weights + window->paired * PAIR_BYTES, 0, LINE);
     sums = _mm256_mullo_epi32(sums, _mm256_set1_epi32(OFFSET - layer->zero_point));
     _mm256_storeu_si256(compensation, _mm256_add_epi32(_mm256_loadu_si256(compensation), sums));
     return 0;
@@ -146,6 +154,7 @@ INLINE int are_same(const PackedWeight *have, __m256i want) {
 }
 
 static int window_differs(const Linear *layer, const Window *window, size_t half, size_t number, Range at) {
+    static const PackedWeight zeros[LINE];
     Packed packed = packed_of(layer);
     uint16_t vectors[WINDOW][2];
     size_t steps = find_vectors(window, vectors);
@@ -161,7 +170,7 @@ static int window_differs(const Linear *layer, const Window *window, size_t half
             !are_same(pairs.weights + k * PAIR_BYTES + HALF_STEP, pair.weights[1]))
             return 1;
     }
-    return 0;
+    return memcmp(pairs.weights + window->paired * PAIR_BYTES, zeros, LINE) != 0;
 }
 
 /* Whether `paired_pack` with the same arguments would change nothing in what is packed. */
@@ -213,22 +222,37 @@ INLINE void paired_tile(size_t mr, const Linear *layer, size_t panel, const Quan
         sums[r] = pair_ints(low[r], high[r]);
 }
 
+/* Where the weights of a panel's channels are looked up: the first window's range and the first step's vectors of each
+ * half. */
+typedef struct {
+    Packed packed;
+    const Range *ranges[2];
+    const uint16_t (*vectors[2])[2];
+} PanelChannels;
+
+INLINE PanelChannels panel_channels(const Linear *layer, size_t panel) {
+    PanelChannels found = {packed_of(layer), {NULL}, {NULL}};
+    for (size_t i = 0; i < 2; i++) {
+        found.ranges[i] = found.packed.ranges + (2 * panel + i) * found.packed.windows;
+        found.vectors[i] = (const uint16_t(*)[2])found.packed.vectors + (2 * panel + i) * found.packed.steps;
+    }
+    return found;
+}
+
 /* w[n] of half a panel's outputs n, for the channel whose place among the KR of a step is 1 in `ones`, 0 elsewhere. */
-INLINE __m256i channel_of_half(const Packed *packed, size_t half, size_t step, Step ones) {
-    Pairs pairs = pairs_at(packed, packed->ranges[half * packed->windows + step / WINDOW]);
-    const uint16_t *vectors = packed->vectors[half * packed->steps + step];
-    __m256i weights = load_half(pairs.weights + vectors[0] * (size_t)HALF_STEP);
-    __m256i others = load_half(pairs.weights + vectors[1] * (size_t)HALF_STEP);
-    others = _mm256_and_si256(others, _mm256_set1_epi8(vectors[0] == vectors[1] ? 0 : -1));
+INLINE __m256i channel_of_half(const PanelChannels *panel, size_t half, size_t step, Step ones) {
+    const PackedWeight *weights = weights_at(&panel->packed, panel->ranges[half] + step / WINDOW);
+    const uint16_t *vectors = panel->vectors[half][step];
+    __m256i one = load_half(weights + vectors[0] * (size_t)HALF_STEP);
+    __m256i other = load_half(weights + vectors[1] * (size_t)HALF_STEP);
     /* Their sum is a weight again. */
-    return dot_half_u8s8(_mm256_setzero_si256(), ones, _mm256_add_epi8(weights, others));
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(ones, _mm256_add_epi8(one, other)), _mm256_set1_epi16(1));
 }
 
 /* Likewise of a panel's. */
-INLINE Ints paired_channel(const Linear *layer, size_t panel, size_t step, const Quantized ones[KR]) {
-    Packed packed = packed_of(layer);
+INLINE Ints paired_channel(const PanelChannels *panel, size_t step, const Quantized ones[KR]) {
     Step one = broadcast_step(ones);
-    return pair_ints(channel_of_half(&packed, 2 * panel, step, one), channel_of_half(&packed, 2 * panel + 1, step, one));
+    return pair_ints(channel_of_half(panel, 0, step, one), channel_of_half(panel, 1, step, one));
 }
 
 #endif

@@ -139,13 +139,22 @@ static void gather_tails(const Linear *layer, const Tails *tails, size_t rows) {
     tails->starts[rows] = count;
 }
 
-/* tail * w[k, n] + sum, for its channel k and the 16 outputs n of the panel at `column`. */
-INLINE Floats tail_product(const Linear *layer, const Tail *tail, size_t column, Floats sum) {
+/* The panel of weights at some 16 outputs, as channels of it are looked up. */
 #if SATURATES
-    Ints weights = paired_channel(layer, column / LANES, tail->step / (LANES * KR), tail->ones);
+INLINE PanelChannels channels_at(const Linear *layer, size_t column) { return panel_channels(layer, column / LANES); }
 #else
-    const PackedWeight *panel = (const PackedWeight *)layer->packed + column * layer->depth;
-    Ints weights = channel_weights(panel + tail->step, tail->ones);
+typedef const PackedWeight *PanelChannels;
+INLINE PanelChannels channels_at(const Linear *layer, size_t column) {
+    return (const PackedWeight *)layer->packed + column * layer->depth;
+}
+#endif
+
+/* tail * w[k, n] + sum, for its channel k and the 16 outputs n of a panel. */
+INLINE Floats tail_product(const PanelChannels *panel, const Tail *tail, Floats sum) {
+#if SATURATES
+    Ints weights = paired_channel(panel, tail->step / (LANES * KR), tail->ones);
+#else
+    Ints weights = channel_weights(*panel + tail->step, tail->ones);
 #endif
     return fma16(broadcast(tail->beyond), to_floats(weights), sum);
 }
