@@ -121,7 +121,7 @@ def wordpiece() -> TokenizerFunctions | None:
 
 def unigram() -> TokenizerFunctions | None:
     """Likewise of src/unigram.c."""
-    return _tokenizer("unigram", "scored", "ppp q sppq q sqsq iii p")
+    return _tokenizer("unigram", "scored", "ppp q sppq q sqsq sp ii p")
 
 
 def bpe() -> TokenizerFunctions | None:

@@ -1,4 +1,5 @@
-"""Token ids of SentencePiece's unigram models, in C (native/src/unigram.c): XLM-RoBERTa's, T5's and their kin.
+"""Token ids of SentencePiece's unigram models, in C (native/src/unigram.c): XLM-RoBERTa's, T5's, DeBERTa's (v2, v3),
+ALBERT's, XLNet's and their kin.
 
 The Rust library takes .6 seconds and 290 MB for a vocabulary of 250,000 pieces, before it has read a text
 (`python -m benchmarks.inside.tokenizers`).
@@ -7,16 +8,27 @@ The Rust library takes .6 seconds and 290 MB for a vocabulary of 250,000 pieces,
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import native
+from .folding import Folded, folded
 from .quick import Around, Described, Quick, added_of, around, at, or_none, read
 
 MARK = "\u2581"  # what words begin with
 SPACES = " {2,}"
+BLANKS = r"\s{2,}|[\n\r\t]"
+APART, COLLAPSE, STRIP, GATHER, TRIM = 1, 2, 4, 8, 16  # what is done about blanks, as in the C source
+QUOTES = tuple({"type": "Replace", "pattern": {"String": sign * 2}, "content": '"'} for sign in "`'")
+PLAIN = [{"type": "NFKD"}, {"type": "StripAccents"}]
+LOWER = {"type": "Lowercase"}
+GATHERED = [
+    {"type": "Replace", "pattern": {"Regex": BLANKS}, "content": " "},
+    {"type": "NFC"},
+    {"type": "Strip", "strip_left": False, "strip_right": True},
+]
 
 
 class Unigram(Quick):
@@ -25,13 +37,20 @@ class Unigram(Quick):
     per_byte, beside = 2, 16  # as the C source: a text's first mark is a token, and characters may become several
 
 
+class Normal(Unigram):
+    """One whose texts are brought into Unicode's form C; those that are not in it are the library's."""
+
+    normal = True
+
+
 class Settings(NamedTuple):
     """What is done to texts before their words are cut."""
 
-    table: bytes  # a double array, and what characters are replaced by
-    apart: bool  # words are what is between blanks of any kind; else one begins at each space
-    collapse: bool  # of several spaces one is left
-    strip: bool  # those at the end of a text are left out
+    table: bytes = b""  # a double array, and what characters are replaced by
+    folded: Folded | None = None  # what they are before that
+    quotes: bool = False  # two marks of quotation are one sign before that
+    blanks: int = 0
+    normal: bool = False  # they are in form C
 
 
 def unigram(content: bytes) -> Quick | None:
@@ -71,12 +90,13 @@ def _made(
         len(units) // 4,
         written,
         len(written),
-        settings.apart,
-        settings.collapse,
-        settings.strip,
+        None if settings.folded is None else settings.folded.data,
+        None if settings.folded is None else at(settings.folded.starts),
+        settings.quotes,
+        settings.blanks,
         at(fits),
     )
-    tokenizer = Unigram(functions, made, special)
+    tokenizer = (Normal if settings.normal else Unigram)(functions, made, special)
     return tokenizer if fits[0] else None
 
 
@@ -89,11 +109,28 @@ def settings_of(described: Mapping[str, Any]) -> Settings | None:
     # One that is looked for in texts whose characters are replaced may be there in other characters than its own.
     if type(model["unk_id"]) is not int or any(token.get("normalized", True) for token in described["added_tokens"]):
         return None
-    steps = words["pretokenizers"] if words["type"] == "Sequence" else [words]
-    apart = steps[0] == {"type": "WhitespaceSplit"}
-    if len(steps) != 1 + apart or not _is_plain(steps[-1]):
+    splits = words["pretokenizers"] if words["type"] == "Sequence" else [words]
+    apart = splits[0] == {"type": "WhitespaceSplit"}
+    if len(splits) != 1 + apart or not _is_plain(splits[-1]):
         return None
-    return _replacing(described["normalizer"], apart)
+    steps = _steps(described["normalizer"])
+    if steps == GATHERED and not apart:
+        return Settings(blanks=GATHER, normal=True)
+    quotes = tuple(steps[:2]) == QUOTES
+    # Of two marks one might be the token's.
+    if quotes and any(token["content"][0] in "`'" for token in described["added_tokens"]):
+        return None
+    steps = steps[2 * quotes :]
+    plain, lower = steps[:2] == PLAIN, steps[2:3] == [LOWER]
+    lower &= plain
+    found = _replacing(steps[2 * plain + lower :], apart, trims=not quotes and not plain)
+    return found and found._replace(folded=folded(lower) if plain else None, quotes=quotes)
+
+
+def _steps(normalizer: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    if normalizer is None:
+        return []
+    return list(normalizer["normalizers"]) if normalizer["type"] == "Sequence" else [normalizer]
 
 
 def _is_plain(words: Mapping[str, Any]) -> bool:
@@ -107,12 +144,11 @@ def _is_plain(words: Mapping[str, Any]) -> bool:
     )
 
 
-def _replacing(normalizer: Mapping[str, Any] | None, apart: bool) -> Settings | None:
-    steps = (
-        [] if normalizer is None else normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]
-    )
+def _replacing(steps: Sequence[Mapping[str, Any]], apart: bool, *, trims: bool) -> Settings | None:
+    """What sentencepiece's own normalizer does; `trims`: blanks around a text may be left out before that."""
     table, collapse, strip = b"", False, False
-    for number, step in enumerate(steps):
+    trim = trims and not apart and tuple(steps[:1]) == ({"type": "Strip", "strip_left": True, "strip_right": True},)
+    for number, step in enumerate(steps[trim:]):
         kind = step["type"]
         if kind == "Precompiled" and number == 0:
             table = binascii.a2b_base64(step["precompiled_charsmap"], strict_mode=True)
@@ -127,4 +163,5 @@ def _replacing(normalizer: Mapping[str, Any] | None, apart: bool) -> Settings | 
             strip = step["strip_right"]
         else:
             return None
-    return Settings(table, apart, collapse and not apart, strip and not apart)
+    blanks = APART if apart else collapse * COLLAPSE | bool(strip) * STRIP | trim * TRIM
+    return Settings(table, blanks=blanks)

@@ -18,6 +18,8 @@ from tokenizer_texts import HAS_DATA, all_texts, nasty_texts, some_texts
 from transformers.models.auto import tokenization_auto
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
+from fastembed_rt import native
+from fastembed_rt.text.unigram import unigram
 from fastembed_rt_export.errors import CheckpointError, ParityError, UnsupportedCheckpointError
 from fastembed_rt_export.gate import parity, tokens
 from fastembed_rt_export.tokenizer import class_names, set_as_said, tokenizer_json
@@ -66,6 +68,14 @@ def test_these_texts_tell_a_file_that_is_taken_as_it_is(
     monkeypatch.setattr(set_as_said, "set_up", lambda *_: None)
     case = next(case for case in CASES if case.title == title)
     assert compare(case.at(tmp_path), nasty_texts()).different
+
+
+@needs_data
+@pytest.mark.parametrize("title", ["XLMRoberta", "Camembert", "T5", "DebertaV2", "Albert", "XLNet", "BigBird"])
+def test_files_of_these_classes_are_known_in_c(tmp_path: Path, title: str) -> None:
+    case = [case for case in CASES if case.title == title][-1]
+    made = tokenizer_json.load(Described(case.at(tmp_path)))  # type: ignore[arg-type]
+    assert native.unigram() is None or unigram(made.text.encode()) is not None
 
 
 @pytest.mark.parametrize(("model_type", "name"), REFUSED.items())

@@ -35,7 +35,10 @@ from fastembed_rt.run.shared_weights import VARIABLE
 HERE = Path(__file__).parent
 FUZZ = sorted((HERE / "fuzz").glob("*.c"))
 TEXT = HERE.parent / "runtime" / "text"
-TESTS = (HERE, *(TEXT / f"test_{name}.py" for name in ("wordpiece", "unigram", "bpe", "vocabulary")))
+TESTS = (
+    HERE,
+    *(TEXT / f"test_{name}.py" for name in ("wordpiece", "unigram", "normalized_unigram", "bpe", "vocabulary")),
+)
 COMMON = ("-O1", "-g", "-fno-omit-frame-pointer")
 WATCHED = (*COMMON, "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 RACES = (*COMMON, "-fsanitize=thread")

@@ -21,7 +21,7 @@ from fastembed_rt import native
 from fastembed_rt.native import build
 
 ROOT = Path(__file__).parents[2]
-TOKENIZERS = [f"tests/runtime/text/test_{name}.py" for name in ("wordpiece", "unigram", "bpe")]
+TOKENIZERS = [f"tests/runtime/text/test_{name}.py" for name in ("wordpiece", "unigram", "normalized_unigram", "bpe")]
 
 
 def outputs(library: Path, log: Path) -> set[str]:

@@ -1,27 +1,34 @@
 /* Token ids as SentencePiece's unigram models have them (Kudo 2018, arXiv:1804.10959), to the bit as the Rust library
    computes them (models/unigram, normalizers/precompiled and pre_tokenizers/metaspace of
    github.com/huggingface/tokenizers): characters are replaced by a table, words begin at blanks, and of all ways to cut a
-   word into pieces the one with the greatest sum of scores is taken. A text that has an added token in it, or characters
-   of which it is not certain that they stand together, is left to the library. */
+   word into pieces the one with the greatest sum of scores is taken. Before that ALBERT's characters are folded (folding.h)
+   and DeBERTa's blanks gathered. A text is left to the library where it is not certain what becomes of its characters,
+   which of them stand together, or what an added token takes of those beside it. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "characters.h"
+#include "folding.h"
 #include "pieces.h"
+#include "scored.h"
 #include "support.h"
 
 enum {
     MOST_BYTES = 1 << 16, /* of a word */
     FEW_BYTES = 512,      /* likewise, for which no memory is asked */
-    AHEAD_PIECES = 16,
-    MOST_CLUSTER = 5,     /* bytes of characters that are looked up together in the table, where they stand together */
+    FOLDED_BYTES = 4096, /* of a text that are folded at once */
+    SEEN = 16,           /* bytes that are looked at behind a character, at most */
 };
 
-enum { PLAIN, JOINS, MAYBE, CONTROL }; /* of characters: whether one belongs to what stands before it */
-
-typedef struct {
-    uint32_t hash, piece; /* number of a piece + 1; 0: none */
-} Slot;
+/* What is done about blanks. */
+enum {
+    APART = 1,    /* words are what is between blanks of any kind; else a word begins at each space */
+    COLLAPSE = 2, /* of several spaces one is left */
+    STRIP = 4,    /* those at the end of a text are left out */
+    GATHER = 8,   /* of several blanks of any kind, and of the end of a line, a space is left, and none at the end */
+    TRIM = 16,    /* those around a text are left out before anything else */
+};
 
 typedef struct {
     double score; /* of the best way to here */
@@ -30,106 +37,45 @@ typedef struct {
 } Node;
 
 typedef struct {
-    uint8_t *bytes;        /* of all pieces, then of the added tokens */
-    uint32_t *starts;      /* of each piece, and the end of the last one */
-    double *scores;
-    Slot *slots;           /* open addressing, at least half of it empty */
-    uint64_t *begins, *is; /* a bit for the hash of each beginning of a piece, and of each piece: most lookups end here */
-    uint32_t mask, bits;   /* number of slots - 1; of bits - 1 */
+    Pieces pieces; /* their bytes, then those of the added tokens */
     int32_t unknown;
     double unknown_score; /* of a character that is no piece */
-    uint32_t *units;      /* of the table of characters, a double array; NULL: there is none */
-    uint32_t unit_count;
-    uint8_t *written; /* what characters are replaced by, each with a 0 behind */
-    int64_t written_size;
-    int apart;    /* words are what is between blanks of any kind; else a word begins at each space */
-    int collapse; /* of several spaces one is left */
-    int strip;    /* those at the end of a text are left out */
-    const uint8_t *added;   /* one after the other */
+    Table table;
+    Folding folding;
+    int folds;            /* whether there is any */
+    int blanks;           /* what is done about them, of the bits above */
+    const uint8_t *added; /* one after the other */
     int32_t *added_lengths, *added_ids; /* of each; -1: the library has to say what becomes of it */
     int32_t added_count;
     uint8_t begins_added[256];
 } Unigram;
 
-/* ---- pieces ---- */
-
-static int has_bit(const uint64_t *bits, uint32_t number) {
-    return bits[number >> 6] >> (number & 63) & 1;
-}
-
-/* Number of a piece, or -1. */
-static int32_t found(const Unigram *u, uint32_t hash, const uint8_t *piece, uint32_t length) {
-    for (uint32_t k = hash & u->mask; u->slots[k].piece; k = (k + 1) & u->mask) {
-        uint32_t number = u->slots[k].piece - 1, start = u->starts[number];
-        if (u->slots[k].hash == hash && u->starts[number + 1] - start == length &&
-            !memcmp(u->bytes + start, piece, length))
-            return (int32_t)number;
-    }
-    return -1;
-}
-
-/* The hash of a piece, for which the bits are set. */
-static uint32_t marked(Unigram *u, uint32_t number) {
-    const uint8_t *piece = u->bytes + u->starts[number];
-    uint32_t length = u->starts[number + 1] - u->starts[number], hash = FIRST, bit;
-    for (uint32_t k = 0, end = 0; k < length; ++k) {
-        if (k == end) {
-            bit = mixed(hash) & u->bits;
-            u->begins[bit >> 6] |= (uint64_t)1 << (bit & 63);
-            end += size_of(piece[k]);
-        }
-        hash = grown(hash, piece[k]);
-    }
-    hash = mixed(hash);
-    bit = hash & u->bits;
-    u->is[bit >> 6] |= (uint64_t)1 << (bit & 63);
-    return hash;
-}
-
-/* Of two pieces that are the same the last one counts. */
-static void put(Unigram *u, uint32_t number, uint32_t hash) {
-    uint32_t start = u->starts[number], k = hash & u->mask;
-    int32_t same = found(u, hash, u->bytes + start, u->starts[number + 1] - start);
-    while (u->slots[k].piece && (int32_t)u->slots[k].piece - 1 != same)
-        k = (k + 1) & u->mask;
-    u->slots[k] = (Slot){hash, number + 1};
-}
-
 EXPORTED void fastembed_rt_unigram_free(void *made) {
     Unigram *u = made;
     if (!u)
         return;
-    free(u->bytes);
-    free(u->starts);
-    free(u->scores);
-    free(u->slots);
-    free(u->begins);
-    free(u->is);
-    free(u->units);
-    free(u->written);
+    free_pieces(&u->pieces);
+    free(u->table.units);
+    free(u->table.written);
+    free(u->folding.starts);
+    free(u->folding.bytes);
     free(u->added_lengths);
     free(u->added_ids);
     free(u);
 }
 
-static void *copy_of(const void *from, size_t size) {
-    void *made = malloc(size ? size : 1);
-    if (made && size)
-        memcpy(made, from, size);
-    return made;
-}
-
 /* A vocabulary: `bytes` are its `count` pieces in UTF-8 one after the other, `scores` theirs, and `added` likewise the
-   tokens that are looked for in texts first, with `added_ids`; -1: the library has to say what becomes of one. `unknown` is the number of the piece for characters that are none. `units`
-   is the double array of characters to replace, and `written` what they are replaced by. `apart`, `collapse` and `strip`
-   as in Unigram. Sets `fits` to 0 where pieces or table are not such that this file can work with them. NULL where there
-   is no memory. */
+   tokens that are looked for in texts first, with `added_ids`; -1: the library has to say what becomes of one. `unknown`
+   is the number of the piece for characters that are none. `units` is the double array of characters to replace, and
+   `written` what they are replaced by; `folded` and `folded_starts` (FOLDED + 1) what they become before that, NULL where
+   they stay as they are, and `quotes` as in Folding. `blanks` as in Unigram. Sets `fits` to 0 where pieces or table are
+   not such that this file can work with them. NULL where there is no memory. */
 EXPORTED void *fastembed_rt_unigram_new(const uint8_t *bytes, const int32_t *lengths, const double *scores, int64_t count,
                                         const uint8_t *added, const int32_t *added_lengths,
                                         const int32_t *added_ids, int64_t added_count, int64_t unknown,
                                         const uint32_t *units, int64_t unit_count, const uint8_t *written,
-                                        int64_t written_size, int32_t apart, int32_t collapse, int32_t strip,
-                                        int32_t *fits) {
+                                        int64_t written_size, const uint8_t *folded, const uint32_t *folded_starts,
+                                        int32_t quotes, int32_t blanks, int32_t *fits) {
     Unigram *u = calloc(1, sizeof *u);
     if (!u)
         return NULL;
@@ -138,59 +84,50 @@ EXPORTED void *fastembed_rt_unigram_new(const uint8_t *bytes, const int32_t *len
         size += lengths[k];
     for (int64_t k = 0; k < added_count; ++k)
         added_size += added_lengths[k];
-    uint32_t slots = 64;
-    while (slots < 2 * (uint64_t)count)
-        slots *= 2;
-    u->mask = slots - 1;
-    u->bits = 16 * slots - 1;
-    u->bytes = malloc(size + added_size + 1);
-    u->starts = malloc((count + 1) * sizeof *u->starts);
-    u->scores = copy_of(scores, count * sizeof *scores);
-    u->slots = calloc(slots, sizeof *u->slots);
-    u->begins = calloc(16 * slots / 64, sizeof *u->begins);
-    u->is = calloc(16 * slots / 64, sizeof *u->is);
-    u->units = copy_of(units, unit_count * sizeof *units);
-    u->written = copy_of(written, written_size);
+    Pieces *p = &u->pieces;
+    p->bytes = malloc(size + added_size + 1);
+    p->starts = malloc((count + 1) * sizeof *p->starts);
+    p->scores = copy_of(scores, count * sizeof *scores);
+    u->table.units = copy_of(units, unit_count * sizeof *units);
+    u->table.written = copy_of(written, written_size);
+    if (folded_starts) {
+        u->folding.starts = copy_of(folded_starts, (FOLDED + 1) * sizeof *folded_starts);
+        u->folding.bytes = copy_of(folded, folded_starts[FOLDED]);
+    }
     u->added_lengths = copy_of(added_lengths, added_count * sizeof *added_lengths);
     u->added_ids = copy_of(added_ids, added_count * sizeof *added_ids);
-    uint32_t *hashes = malloc((count ? count : 1) * sizeof *hashes);
-    if (!hashes || !u->bytes || !u->starts || !u->scores || !u->slots || !u->begins || !u->is || !u->units || !u->written ||
-        !u->added_lengths || !u->added_ids) {
-        free(hashes);
+    if (!p->bytes || !p->starts || !p->scores || !u->table.units || !u->table.written || !u->added_lengths ||
+        !u->added_ids || (folded_starts && (!u->folding.starts || !u->folding.bytes))) {
         fastembed_rt_unigram_free(u);
         return NULL;
     }
-    memcpy(u->bytes, bytes, size);
-    memcpy(u->bytes + size, added, added_size);
+    memcpy(p->bytes, bytes, size);
+    memcpy(p->bytes + size, added, added_size);
     *fits = is_utf8(written, written_size) && unknown >= 0 && unknown < count;
     double least = 0;
     uint32_t start = 0;
     for (int64_t k = 0; k < count; start += lengths[k++]) {
-        u->starts[k] = start;
+        p->starts[k] = start;
         *fits &= lengths[k] > 0 && is_utf8(bytes + start, lengths[k]);
         least = !k || scores[k] < least ? scores[k] : least;
     }
-    u->starts[count] = start;
-    for (int64_t k = 0; k < count; ++k)
-        hashes[k] = marked(u, (uint32_t)k);
-    for (int64_t k = 0; k < count; ++k) {
-        if (k + AHEAD_PIECES < count) /* the table is larger than the caches */
-            __builtin_prefetch(u->slots + (hashes[k + AHEAD_PIECES] & u->mask), 1);
-        put(u, (uint32_t)k, hashes[k]);
+    p->starts[count] = start;
+    if (!index_pieces(p, count)) {
+        fastembed_rt_unigram_free(u);
+        return NULL;
     }
-    free(hashes);
     u->unknown = (int32_t)unknown;
     u->unknown_score = least - 10;
     *fits &= least < 10; /* else characters that are none together might be a piece that scores worse */
-    u->unit_count = (uint32_t)unit_count;
-    u->written_size = written_size;
-    u->apart = apart, u->collapse = collapse, u->strip = strip;
-    u->added = u->bytes + size;
+    u->table.unit_count = (uint32_t)unit_count;
+    u->table.written_size = written_size;
+    u->folding.quotes = quotes, u->folds = quotes || folded_starts, u->blanks = blanks;
+    u->added = p->bytes + size;
     u->added_count = (int32_t)added_count;
     const uint8_t *token = u->added;
     int32_t next = (int32_t)count;
     for (int64_t k = 0; k < added_count; token += u->added_lengths[k++]) {
-        int32_t length = added_lengths[k], known = found(u, mixed(hash_of(token, length, FIRST)), token, (uint32_t)length);
+        int32_t length = added_lengths[k], known = found(p, mixed(hash_of(token, length, FIRST)), token, (uint32_t)length);
         /* the library numbers those that are not in its vocabulary */
         *fits &= length > 0 && (added_ids[k] < 0 || added_ids[k] == (known < 0 ? next : known));
         next += known < 0;
@@ -208,13 +145,18 @@ typedef struct {
     int32_t *pieces;  /* of a word, from the last to the first */
     int32_t length, room;
     int64_t *ids, number, most;
-    int64_t spaces;   /* that have not become words yet */
+    int64_t spaces;   /* that have not become words yet; with GATHER blanks of any kind */
+    uint8_t blank[4]; /* the first of those */
+    int32_t blank_size;
+    uint32_t before;  /* the character before this one */
+    int starts;       /* nothing of the text, or of the part of it behind an added token, has been looked at */
     int more;         /* there are more tokens than `most` */
     int lost;         /* the text is the library's */
     void *memory;     /* of long words */
     uint8_t few_word[FEW_BYTES];
     int32_t few_pieces[FEW_BYTES];
     Node few_nodes[FEW_BYTES + 1];
+    uint8_t folded[FOLDED_BYTES];
 } Writer;
 
 static void begin(Writer *w, const Unigram *u) {
@@ -250,6 +192,7 @@ static void write_id(Writer *w, int32_t id) {
 /* The word becomes ids, and there is none. */
 static void flush(Writer *w) {
     const Unigram *u = w->u;
+    const Pieces *p = &u->pieces;
     const uint8_t *word = w->word;
     const int32_t length = w->length;
     Node *nodes = w->nodes;
@@ -264,14 +207,14 @@ static void flush(Writer *w) {
         uint32_t hash = FIRST;
         int single = 0;
         size = size_of(word[start]);
-        for (int32_t end = start; end < length && has_bit(u->begins, mixed(hash) & u->bits);) {
+        for (int32_t end = start; end < length && has_bit(p->begins, mixed(hash) & p->bits);) {
             for (int32_t stop = end + size_of(word[end]); end < stop; ++end)
                 hash = grown(hash, word[end]);
             uint32_t whole = mixed(hash);
-            int32_t piece = has_bit(u->is, whole & u->bits) ? found(u, whole, word + start, (uint32_t)(end - start)) : -1;
+            int32_t piece = has_bit(p->is, whole & p->bits) ? found(p, whole, word + start, (uint32_t)(end - start)) : -1;
             if (piece < 0)
                 continue;
-            double score = u->scores[piece] + here;
+            double score = p->scores[piece] + here;
             if (nodes[end].from < 0 || score > nodes[end].score)
                 nodes[end] = (Node){score, start, piece};
             single |= end - start == size;
@@ -291,7 +234,7 @@ static void flush(Writer *w) {
     while (count && !w->more)
         write_id(w, w->pieces[--count]);
     /* An added token behind spaces may take them with it. */
-    w->lost |= w->more && length == sizeof MARK && !memcmp(word, MARK, sizeof MARK) && !u->apart;
+    w->lost |= w->more && length == sizeof MARK && !memcmp(word, MARK, sizeof MARK) && !(u->blanks & APART);
 }
 
 static void append(Writer *w, const uint8_t *character, int32_t size) {
@@ -310,46 +253,13 @@ static void begin_word(Writer *w) {
 }
 
 static void write_spaces(Writer *w) {
-    for (w->spaces = w->u->collapse && w->spaces ? 1 : w->spaces; w->spaces && !w->more && !w->lost; --w->spaces)
+    for (w->spaces = w->u->blanks & COLLAPSE && w->spaces ? 1 : w->spaces; w->spaces && !w->more && !w->lost; --w->spaces)
         begin_word(w);
 }
 
-/* Whether Unicode calls a character a blank. */
-static int is_blank(const uint8_t *c, int32_t size) {
-    if (size == 1)
-        return *c == ' ' || (*c >= 9 && *c <= 13);
-    if (size == 2)
-        return c[0] == 0xc2 && (c[1] == 0x85 || c[1] == 0xa0);
-    if (size > 3)
-        return 0;
-    uint32_t code = (c[0] & 0x0fu) << 12 | (c[1] & 0x3fu) << 6 | (c[2] & 0x3fu);
-    return code == 0x1680 || (code >= 0x2000 && code <= 0x200a) || code == 0x2028 || code == 0x2029 || code == 0x202f ||
-           code == 0x205f || code == 0x3000;
-}
-
-/* One character of the text in which they are replaced. */
-static void write_character(Writer *w, const uint8_t *c, int32_t size) {
-    if (w->u->apart) {
-        if (is_blank(c, size))
-            flush(w);
-        else if (size == 3 && !memcmp(c, MARK, 3))
-            begin_word(w);
-        else {
-            if (!w->length)
-                append(w, MARK, sizeof MARK);
-            append(w, c, size);
-        }
-        return;
-    }
-    if (*c == ' ') {
-        ++w->spaces;
-        if (!w->u->strip && !w->u->collapse)
-            write_spaces(w);
-        return;
-    }
-    w->lost |= w->u->strip && is_blank(c, size); /* at the end it would be left out, too */
-    write_spaces(w);
-    if (size == 3 && !memcmp(c, MARK, 3)) {
+/* A character of a word. */
+static void write_letter(Writer *w, const uint8_t *c, int32_t size) {
+    if (size == sizeof MARK && !memcmp(c, MARK, sizeof MARK)) {
         begin_word(w);
         return;
     }
@@ -358,82 +268,53 @@ static void write_character(Writer *w, const uint8_t *c, int32_t size) {
     append(w, c, size);
 }
 
-/* The shortest beginning of some bytes that the table of characters has, as what it is replaced by; NULL: none. */
-static const uint8_t *replaced(const Unigram *u, const uint8_t *text, int32_t size) {
-    uint32_t place = 0, unit;
-    if (!u->unit_count)
-        return NULL;
-    unit = u->units[0];
-    place ^= unit >> 10 << ((unit & 1 << 9) >> 6);
-    for (int32_t k = 0; k < size && text[k]; ++k) {
-        place ^= text[k];
-        if (place >= u->unit_count)
-            return NULL;
-        unit = u->units[place];
-        if ((unit & (1u << 31 | 0xff)) != text[k])
-            return NULL;
-        place ^= unit >> 10 << ((unit & 1 << 9) >> 6);
-        if (unit >> 8 & 1) {
-            if (place >= u->unit_count)
-                return NULL;
-            uint32_t value = u->units[place] & ((1u << 31) - 1);
-            return value < u->written_size ? u->written + value : NULL;
-        }
+/* What is left of blanks with GATHER. */
+static void write_gathered(Writer *w) {
+    const uint8_t first = *w->blank;
+    const int64_t blanks = w->spaces;
+    w->spaces = 0;
+    if (blanks > 1 || (blanks && (first == ' ' || first == '\t' || first == '\n' || first == '\r')))
+        begin_word(w);
+    else if (blanks)
+        write_letter(w, w->blank, w->blank_size);
+}
+
+/* One character of the text in which they are replaced. */
+static void write_character(Writer *w, const uint8_t *c, int32_t size) {
+    const int blanks = w->u->blanks;
+    if (blanks & APART) {
+        if (is_blank(c, size))
+            flush(w);
+        else
+            write_letter(w, c, size);
+        return;
     }
-    return NULL;
+    if (blanks & GATHER) {
+        if (!is_blank(c, size)) {
+            write_gathered(w);
+            write_letter(w, c, size);
+        } else if (!w->spaces++)
+            memcpy(w->blank, c, w->blank_size = size);
+        return;
+    }
+    if (*c == ' ') {
+        ++w->spaces;
+        if (!(blanks & (STRIP | COLLAPSE)))
+            write_spaces(w);
+        return;
+    }
+    w->lost |= blanks & STRIP && is_blank(c, size); /* at the end it would be left out, too */
+    write_spaces(w);
+    write_letter(w, c, size);
 }
 
 static void write_replaced(Writer *w, const uint8_t *text) {
-    const uint8_t *end = w->u->written + w->u->written_size;
+    const uint8_t *end = w->u->table.written + w->u->table.written_size;
     while (text < end && *text && !w->more && !w->lost) {
         int32_t size = size_of(*text);
         write_character(w, text, size);
         text += size;
     }
-}
-
-/* Whether a character belongs to what stands before it (Unicode Standard Annex 29: Grapheme_Cluster_Break). JOINS and
-   CONTROL are certain and PLAIN is, whatever version of Unicode; it is all that matters of texts whose clusters are
-   longer than the table's. */
-static int kind_of(uint32_t c) {
-    static const struct {
-        uint16_t end, kind; /* from the one before on */
-    } ranges[] = {
-        {0x20, CONTROL}, {0x7f, PLAIN}, {0xa0, CONTROL}, {0xad, PLAIN}, {0xae, CONTROL}, {0x300, PLAIN},
-        {0x370, JOINS}, {0x483, PLAIN}, {0x48a, JOINS}, {0x590, PLAIN}, {0x591, MAYBE}, {0x5be, JOINS},
-        {0x5bf, PLAIN}, {0x5c0, JOINS}, {0x5c1, PLAIN}, {0x5c3, JOINS}, {0x5c4, PLAIN}, {0x5c6, JOINS},
-        {0x5c7, PLAIN}, {0x5c8, JOINS}, {0x600, PLAIN}, {0x606, MAYBE}, {0x610, PLAIN}, {0x61b, JOINS},
-        {0x61c, PLAIN}, {0x61d, MAYBE}, {0x64b, PLAIN}, {0x660, JOINS}, {0x670, PLAIN}, {0x671, JOINS},
-        {0x6d6, PLAIN}, {0x6dd, JOINS}, {0x6de, MAYBE}, {0x6df, PLAIN}, {0x6e5, JOINS}, {0x6e7, PLAIN},
-        {0x6e9, JOINS}, {0x6ea, PLAIN}, {0x6ee, JOINS}, {0x700, PLAIN}, {0x904, MAYBE}, {0x93a, PLAIN},
-        {0x985, MAYBE}, {0x9ba, PLAIN}, {0xa05, MAYBE}, {0xa3a, PLAIN}, {0xa85, MAYBE}, {0xaba, PLAIN},
-        {0xb05, MAYBE}, {0xb3a, PLAIN}, {0xb85, MAYBE}, {0xbba, PLAIN}, {0xc05, MAYBE}, {0xc3a, PLAIN},
-        {0xc85, MAYBE}, {0xcba, PLAIN}, {0xd05, MAYBE}, {0xd3a, PLAIN}, {0xe01, MAYBE}, {0xe31, PLAIN},
-        {0xe40, MAYBE}, {0xe47, PLAIN}, {0xe81, MAYBE}, {0xeb1, PLAIN}, {0x1000, MAYBE}, {0x102b, PLAIN},
-        {0x10a0, MAYBE}, {0x1100, PLAIN}, {0x1200, MAYBE}, {0x135b, PLAIN}, {0x1780, MAYBE}, {0x17b4, PLAIN},
-        {0x1e00, MAYBE}, {0x200b, PLAIN}, {0x200c, CONTROL}, {0x200e, JOINS}, {0x2010, CONTROL}, {0x2028, PLAIN},
-        {0x202f, CONTROL}, {0x2060, PLAIN}, {0x2070, MAYBE}, {0x20d0, PLAIN}, {0x2100, MAYBE}, {0x2c00, PLAIN},
-        {0x2e00, MAYBE}, {0x302a, PLAIN}, {0x3030, MAYBE}, {0x3099, PLAIN}, {0x309b, JOINS}, {0xa000, PLAIN},
-        {0xac00, MAYBE}, {0xd7a4, PLAIN}, {0xf900, MAYBE}, {0xfb00, PLAIN}, {0xfe00, MAYBE}, {0xfe10, JOINS},
-        {0xfeff, MAYBE}, {0xff00, CONTROL}, {0xff9e, PLAIN}, {0xffff, MAYBE},
-    };
-    uint32_t low = 0, high = sizeof ranges / sizeof *ranges - 1;
-    if (c >= ranges[high].end) /* pictures but for colours of skin, which join; Chinese characters */
-        return (c >= 0x1f000 && c < 0x1fb00 && (c < 0x1f3fb || c >= 0x1f400)) || (c >= 0x20000 && c < 0x40000) ? PLAIN : MAYBE;
-    while (low < high) {
-        uint32_t middle = (low + high) / 2;
-        if (c < ranges[middle].end)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return ranges[low].kind;
-}
-
-/* Whether what stands behind a character belongs to it, or may. */
-static int prepends(uint32_t c) {
-    return (c >= 0x600 && c < 0x606) || c == 0x6dd || c == 0x70f || c == 0x890 || c == 0x891 || c == 0x8e2 || c == 0xd4e ||
-           (c >= 0x11000 && c < 0x12000);
 }
 
 /* Number of the longest added token that stands here, or -1. */
@@ -449,86 +330,114 @@ static int32_t added_at(const Unigram *u, const uint8_t *text, int64_t left) {
 
 /* At the end of a text, or of the part of it before an added token. */
 static void end_part(Writer *w) {
-    if (!w->u->strip)
+    if (!(w->u->blanks & (STRIP | GATHER)))
         write_spaces(w);
     w->spaces = 0;
     if (!w->more && !w->lost)
         flush(w);
     w->length = 0;
+    w->before = '\n';
+    w->starts = 1;
 }
 
-/* Of a character `c` of `size` bytes and what stands behind it, which may belong to it: how many bytes are looked up in
-   the table together. -1: it is not certain, and it matters. */
-static int32_t together(const Unigram *u, const uint8_t *text, int64_t left, uint32_t c, int32_t size, uint32_t before) {
-    int32_t next = size_of(text[size]), kind = kind_of(c), behind = kind_of(code_of(text + size, next));
-    if (size + next > MOST_CLUSTER || behind == CONTROL || (behind == PLAIN && !prepends(c)))
+/* What stands at the beginning of `left` bytes, one character or several together; how many bytes that were. */
+static int32_t write_first(Writer *w, const uint8_t *at, int64_t left) {
+    const Table *t = &w->u->table;
+    const int32_t size = size_of(*at);
+    const uint32_t c = code_of(at, size);
+    int32_t cluster = size;
+    if (left > size && (at[size] >= 0x80 || prepends(c)) && t->unit_count)
+        cluster = together(t, at, left, c, size, w->before);
+    else if (c == '\r' && left > 1 && at[1] == '\n')
+        cluster = 2;
+    if (cluster < 0) {
+        w->lost = 1;
         return size;
-    if (kind == CONTROL)
-        return size;
-    int certain = kind == PLAIN && behind == JOINS, earlier = kind_of(before);
-    if (size > 2)
-        certain &= earlier == PLAIN || earlier == CONTROL;
-    else
-        certain &= !prepends(before) && before != 0x200d;
-    int32_t total = size;
-    for (; total < left && total <= MOST_CLUSTER; total += next) {
-        next = size_of(text[total]);
-        behind = kind_of(code_of(text + total, next));
-        if (behind != JOINS) {
-            certain &= behind != MAYBE;
-            break;
-        }
     }
-    if (certain)
-        return total > MOST_CLUSTER ? size : total;
-    /* in the midst of a long cluster, or alone: what the two are in the table may be the same */
-    return replaced(u, text, (int32_t)(left < MOST_CLUSTER ? left : MOST_CLUSTER)) ? -1 : size;
+    const uint8_t *written = replaced(t, at, cluster);
+    if (written)
+        write_replaced(w, written);
+    else
+        write_character(w, at, size), cluster = size;
+    w->before = c;
+    if (cluster > size) {
+        int32_t last = size;
+        while (last + size_of(at[last]) < cluster)
+            last += size_of(at[last]);
+        w->before = code_of(at + last, size_of(at[last]));
+    }
+    return cluster;
+}
+
+/* Number of the added token at the beginning of `left` bytes, or -1. */
+static int32_t added_here(const Unigram *u, const uint8_t *at, int64_t left) {
+    return u->begins_added[*at] ? added_at(u, at, left) : -1;
+}
+
+/* What is folded of `left` bytes, up to an added token; how many bytes that were. */
+static int64_t write_folded(Writer *w, const uint8_t *text, int64_t left) {
+    int64_t done = 0;
+    int32_t filled = 0, size = 0, kept = SEEN;
+    while (kept && !w->more && !w->lost) {
+        while (filled <= FOLDED_BYTES - MOST_FOLDED && done < left && added_here(w->u, text + done, left - done) < 0) {
+            int32_t number = fold(&w->u->folding, text + done, left - done, w->folded + filled, &size);
+            if (number < 0) {
+                w->lost = 1;
+                return done;
+            }
+            filled += number, done += size;
+        }
+        /* What is looked at behind a character has to be there, but for the last ones. */
+        kept = filled <= FOLDED_BYTES - MOST_FOLDED ? 0 : SEEN;
+        int32_t used = 0;
+        while (used < filled - kept && !w->more && !w->lost)
+            used += write_first(w, w->folded + used, filled - used);
+        memmove(w->folded, w->folded + used, filled -= used);
+    }
+    return done;
+}
+
+/* Blanks that TRIM leaves out or not; how many bytes they are. */
+static int64_t write_blanks(Writer *w, const uint8_t *text, int64_t left) {
+    int64_t end = 0, done = 0;
+    while (end < left && is_blank(text + end, size_of(text[end])) && (!end || added_here(w->u, text + end, left - end) < 0))
+        end += size_of(text[end]);
+    if (w->starts || end == left || added_here(w->u, text + end, left - end) >= 0)
+        return end;
+    while (done < end && !w->more && !w->lost)
+        done += write_first(w, text + done, left - done);
+    return done;
 }
 
 /* Ids of a text, the first `most` of them; their number, or LIBRARY. `*more`: there were others. */
 static int64_t encode(Writer *w, const uint8_t *text, int64_t length, int64_t most, int64_t *ids, int64_t *more) {
     const Unigram *u = w->u;
     const int64_t room = 2 * length + 16; /* as Python has it */
-    uint32_t before = '\n';
     w->length = 0, w->number = 0, w->spaces = 0, w->more = 0, w->lost = 0;
+    w->before = '\n', w->starts = 1;
     w->ids = ids;
     w->most = most < room ? most : room;
     for (int64_t k = 0; k < length && !w->more && !w->lost;) {
         const uint8_t *at = text + k;
-        int32_t size = size_of(*at);
         int64_t left = length - k;
-        int32_t added = u->begins_added[*at] ? added_at(u, at, left) : -1;
+        int32_t added = added_here(u, at, left);
         if (added >= 0) {
             if (u->added_ids[added] < 0)
                 return LIBRARY;
             end_part(w);
             if (!w->more && !w->lost)
                 write_id(w, u->added_ids[added]);
-            before = '\n';
             k += u->added_lengths[added];
             continue;
         }
-        uint32_t c = code_of(at, size);
-        int32_t cluster = size;
-        if (left > size && (at[size] >= 0x80 || prepends(c)) && u->unit_count)
-            cluster = together(u, at, left, c, size, before);
-        else if (c == '\r' && left > 1 && at[1] == '\n')
-            cluster = 2;
-        if (cluster < 0)
-            return LIBRARY;
-        const uint8_t *written = replaced(u, at, cluster);
-        if (written)
-            write_replaced(w, written);
-        else
-            write_character(w, at, size), cluster = size;
-        before = code_of(at, size);
-        if (cluster > size) {
-            int32_t last = size;
-            while (last + size_of(at[last]) < cluster)
-                last += size_of(at[last]);
-            before = code_of(at + last, size_of(at[last]));
+        if (u->folds)
+            k += write_folded(w, at, left);
+        else if (u->blanks & TRIM && is_blank(at, size_of(*at)))
+            k += write_blanks(w, at, left);
+        else {
+            k += write_first(w, at, left);
+            w->starts = 0;
         }
-        k += cluster;
     }
     if (!w->more && !w->lost)
         end_part(w);
