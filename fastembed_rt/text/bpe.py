@@ -44,7 +44,7 @@ class Settings(NamedTuple):
     """What is done to texts before their words become pieces."""
 
     words: int
-    prepend: bool  # a mark in front of each
+    prepend: bool  # a mark in front of each, or a space where there is none
     whole: bool  # words that are pieces are not merged
     normal: bool  # they are in form C
 
@@ -110,7 +110,10 @@ def settings_of(described: Mapping[str, Any]) -> Settings | None:
     ):
         return None
     number = _expression(words)
-    return None if number is None else Settings(number, prepend=False, whole=whole, normal=normalizer is not None)
+    prepend = bool(words.get("add_prefix_space"))
+    if number is None or (prepend and whole):
+        return None
+    return Settings(number, prepend, whole, normal=normalizer is not None)
 
 
 def _marked(normalizer: Mapping[str, Any], words: Any, added: list[Mapping[str, Any]]) -> Settings | None:
@@ -128,7 +131,7 @@ def _marked(normalizer: Mapping[str, Any], words: Any, added: list[Mapping[str, 
 def _expression(words: Mapping[str, Any]) -> int | None:
     """Which of the expressions finds words; None: another."""
     if words["type"] == "ByteLevel":
-        return GPT2 if words.get("use_regex", True) and not words["add_prefix_space"] else None
+        return GPT2 if words.get("use_regex", True) else None
     split, of_bytes = words["pretokenizers"]
     if of_bytes["type"] != "ByteLevel" or of_bytes.get("use_regex", True) or of_bytes["add_prefix_space"]:
         return None

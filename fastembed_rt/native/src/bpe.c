@@ -9,23 +9,12 @@
 
 #include "pieces.h"
 #include "support.h"
+#include "words.h"
 
 enum {
-    KNOWN = 0x3000,       /* characters in the table, from 0 on */
     MOST_BYTES = 1 << 16, /* of a word */
     FEW_BYTES = 256,      /* likewise, for which no memory is asked */
     MOST_ADDED = 255,     /* bytes of an added token */
-    NONE = -1,
-};
-
-enum { LETTER, NUMBER, SPACE, OTHER, UNCERTAIN }; /* of characters */
-
-/* What is a word. */
-enum {
-    MARKED,  /* a mark for each space, which words begin with */
-    GPT2,    /* '(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
-    DIGITS1, /* (?i:...)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
-    DIGITS3, /* likewise with \p{N}{1,3} */
 };
 
 /* Added tokens are looked for twice: in the text, and between those in the text as it is normalized. */
@@ -54,10 +43,9 @@ typedef struct {
     Slot *whole; /* all pieces as bytes, where a word that is one is not merged; or NULL */
     uint32_t whole_mask;
     uint8_t *pieces; /* the bytes of those */
-    int32_t words;
-    int prepend; /* a mark in front of every text */
+    Words words;
+    int prepend; /* a mark in front of every text, or a space, of words that are not marked, where it begins with none */
     int apart;   /* no merge makes a mark a piece's end and another character what stands before it: marks part words */
-    uint8_t kinds[KNOWN];
     uint8_t *added;      /* tokens one after the other */
     Slot *added_slots[PASSES];
     uint32_t added_mask[PASSES];
@@ -145,7 +133,7 @@ static int set_bytes(Bpe *b, Slot *slots, uint32_t mask, const uint8_t *bytes) {
     static const char digits[] = "0123456789ABCDEF";
     for (int byte = 0; byte < 256; ++byte) {
         uint8_t piece[6] = {'<', '0', 'x', (uint8_t)digits[byte >> 4], (uint8_t)digits[byte & 15], '>'};
-        int32_t length = b->words == MARKED ? 6 : write_byte((uint8_t)byte, piece);
+        int32_t length = b->words.what == MARKED ? 6 : write_byte((uint8_t)byte, piece);
         if ((b->bytes[byte] = id_of(slots, mask, bytes, piece, length)) == NONE)
             return 0;
     }
@@ -229,8 +217,8 @@ EXPORTED void *fastembed_rt_bpe_new(const uint8_t *bytes, const int32_t *lengths
     memset(b->merges, 0xff, merge_room * sizeof *b->merges);
     memset(b->characters, 0xff, characters_room * sizeof *b->characters);
     b->mask = merge_room - 1, b->characters_mask = characters_room - 1;
-    b->words = words, b->prepend = prepend, b->apart = words == MARKED;
-    memcpy(b->kinds, kinds, sizeof b->kinds);
+    b->words.what = words, b->prepend = prepend, b->apart = words == MARKED;
+    memcpy(b->words.kinds, kinds, sizeof b->words.kinds);
     memcpy(b->added, added, added_size);
     *fits = 1;
     offset = 0;
@@ -421,105 +409,32 @@ static void write_marked(Writer *w, const uint8_t *text, int64_t length) {
         flush(w);
 }
 
-/* What a character is, with its size; at the end SPACE, as (?!\S) has it. */
-static int kind_at(const Bpe *b, const uint8_t *text, int64_t left, int32_t *size) {
-    *size = 0;
-    if (!left)
-        return SPACE;
-    *size = size_of(*text);
-    uint32_t c = code_of(text, *size);
-    if (c < KNOWN)
-        return b->kinds[c];
-    if ((c >= 0x3041 && c < 0x3097) || (c >= 0x30a1 && c < 0x30fb) || (c >= 0x3400 && c < 0x4db6) ||
-        (c >= 0x4e00 && c < 0x9fa6) || (c >= 0xac00 && c < 0xd7a4) || (c >= 0xff21 && c < 0xff3b) ||
-        (c >= 0xff41 && c < 0xff5b) || (c >= 0xff66 && c < 0xffa0) || (c >= 0x20000 && c < 0x2a6d7))
-        return LETTER;
-    if (c >= 0xff10 && c < 0xff1a)
-        return NUMBER;
-    if (c == 0x3000)
-        return SPACE;
-    /* punctuation, signs, pictures, and what chooses how they are drawn */
-    if ((c >= 0x3001 && c < 0x3004) || (c >= 0x3008 && c < 0x3021) || (c >= 0xfe00 && c < 0xfe10) ||
-        (c >= 0xff01 && c < 0xff10) || (c >= 0xff1a && c < 0xff21) || (c >= 0xff3b && c < 0xff41) ||
-        (c >= 0xff5b && c < 0xff66) || (c >= 0x1f300 && c < 0x1fa00))
-        return OTHER;
-    return UNCERTAIN;
-}
-
-/* Where a run of characters of one kind ends that begins at `k`, at most `most` of them; NONE: that is not certain. */
-static int64_t run(const Bpe *b, const uint8_t *text, int64_t length, int64_t k, int kind, int most) {
-    for (int32_t size; k < length && most--; k += size) {
-        int found = kind_at(b, text + k, length - k, &size);
-        if (found == UNCERTAIN)
-            return NONE;
-        if (found != kind)
-            break;
-    }
-    return k;
-}
-
-/* Length of the part of an English word behind an apostrophe: 's, 't, 'm, 'd, 're, 've, 'll; 0: none. */
-static int32_t shortened(const uint8_t *text, int64_t left, int any_case) {
-    if (left < 2 || *text != '\'')
-        return 0;
-    uint8_t first = text[1] | (any_case ? 0x20 : 0), second = left > 2 ? text[2] | (any_case ? 0x20 : 0) : 0;
-    if (first == 's' || first == 't' || first == 'm' || first == 'd')
-        return 2;
-    return (first == 'r' && second == 'e') || (first == 'v' && second == 'e') || (first == 'l' && second == 'l') ? 3 : 0;
-}
-
-static int is_line_end(uint8_t c) {
-    return c == '\r' || c == '\n';
-}
-
-/* Where the word ends that begins at `k`, each alternative of the regular expressions in turn; NONE: not certain. */
-static int64_t word_end(const Bpe *b, const uint8_t *text, int64_t length, int64_t k) {
-    const int plain = b->words == GPT2, many = 1 << 30;
-    const int64_t left = length - k;
-    int32_t size, behind, part = shortened(text + k, left, !plain);
-    if (part)
-        return k + part;
-    if (!plain && left > 2 && !memcmp(text + k, "'\xc5\xbf", 3)) /* a long s, which is one in any case */
-        return NONE;
-    int kind = kind_at(b, text + k, left, &size), next = kind_at(b, text + k + size, left - size, &behind);
-    const int64_t after = k + size;
-    if (kind == UNCERTAIN || next == UNCERTAIN)
-        return NONE;
-    if (kind == LETTER)
-        return run(b, text, length, k, LETTER, many);
-    if (after < length && next == LETTER && (plain ? text[k] == ' ' : kind != NUMBER && !is_line_end(text[k])))
-        return run(b, text, length, after, LETTER, many);
-    if (kind == NUMBER)
-        return run(b, text, length, k, NUMBER, plain ? many : b->words == DIGITS3 ? 3 : 1);
-    if (plain && text[k] == ' ' && after < length && next == NUMBER)
-        return run(b, text, length, after, NUMBER, many);
-    if (kind == OTHER || (text[k] == ' ' && after < length && next == OTHER)) {
-        int64_t end = run(b, text, length, kind == OTHER ? k : after, OTHER, many);
-        while (!plain && end != NONE && end < length && is_line_end(text[end]))
-            ++end;
-        return end;
-    }
-    /* blanks: up to the last end of a line, else all but the last where something stands behind them */
-    int64_t end = run(b, text, length, k, SPACE, many), line = NONE, last = k;
-    for (int64_t place = k; place < end; place += size_of(text[place])) {
-        last = place;
-        if (is_line_end(text[place]))
-            line = place + 1;
-    }
-    if (!plain && end != NONE && line != NONE)
-        return line;
-    return end != NONE && end < length && last > k ? last : end;
-}
-
 /* Of a word that is a piece; NONE: it is none. */
 static int32_t whole_id(const Bpe *b, const uint8_t *word, int32_t length) {
     return length > 0 ? id_of(b->whole, b->whole_mask, b->pieces, word, length) : NONE;
 }
 
+/* As if a space stood in front: where the first word ends. */
+static int64_t write_spaced(Writer *w, const uint8_t *text, int64_t length) {
+    const Words *words = &w->b->words;
+    int32_t size;
+    int kind = kind_at(words, text, length, &size);
+    /* a blank that is none begins no word with a space */
+    int64_t end = kind == SPACE || kind == UNCERTAIN ? NONE : run(words, text, length, 0, kind, 1 << 30);
+    w->lost |= end == NONE;
+    append(w, w->b->bytes[' ']);
+    for (int64_t k = 0; k < end; ++k)
+        append(w, w->b->bytes[text[k]]);
+    if (!w->lost)
+        flush(w);
+    return end;
+}
+
 static void write_words(Writer *w, const uint8_t *text, int64_t length) {
     const Bpe *b = w->b;
-    for (int64_t k = 0; k < length && !w->lost && !w->more;) {
-        int64_t end = word_end(b, text, length, k);
+    int64_t k = b->prepend && length && *text != ' ' ? write_spaced(w, text, length) : 0;
+    while (k < length && !w->lost && !w->more) {
+        int64_t end = word_end(&b->words, text, length, k);
         w->lost |= end == NONE;
         int32_t whole = b->whole && end - k <= MOST_BYTES ? whole_id(b, text + k, (int32_t)(end - k)) : NONE;
         if (whole != NONE) {
@@ -552,7 +467,7 @@ static const Slot *added_at(const Bpe *b, int pass, const uint8_t *text, int64_t
 static void write_parts(Writer *w, const uint8_t *text, int64_t length, int pass) {
     const Bpe *b = w->b;
     if (pass == PASSES) {
-        if (b->words == MARKED)
+        if (b->words.what == MARKED)
             write_marked(w, text, length);
         else
             write_words(w, text, length);

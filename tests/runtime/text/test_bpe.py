@@ -142,6 +142,7 @@ DIGITS1, DIGITS3 = EXPRESSIONS
 WHOLE = (" cafe", "caf\xe9", " \u732b", "345", "12", "=)", "\n\n\n", "  ", "'ll", "zzz", "\xad", " a b", "<mask")
 KINDS: dict[str, Callable[[], Tokenizer]] = {
     "gpt2": lambda: of_bytes(pre_tokenizers.ByteLevel(add_prefix_space=False)),
+    "longformer": lambda: of_bytes(pre_tokenizers.ByteLevel(add_prefix_space=True)),
     "modernbert": lambda: of_bytes(pre_tokenizers.ByteLevel(add_prefix_space=False), normalizers.NFC()),
     "qwen": lambda: of_bytes(split(DIGITS1), normalizers.NFC(), plain),
     "starcoder": lambda: of_bytes(split(DIGITS3), None, plain),
@@ -211,7 +212,6 @@ def test_real_texts_have_the_librarys_ids() -> None:
         {"normalizer": {"type": "NFKC"}},
         {"normalizer": {"type": "Lowercase"}},
         {"pre_tokenizer": {"type": "Whitespace"}},
-        {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}},
         {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}},
         {"pre_tokenizer": None},
         {"model": {"dropout": 0.1}},
@@ -239,6 +239,21 @@ def test_added_tokens_are_the_librarys_ids_or_left_to_it(both: tuple[Quick, Toke
     texts = ["a[X]b", "[X]]", "[X]]]", "[X", "</s>a", "<s><s>", "a\n\n\nb", "a   b", "      "]
     assert len(compare_ids(mine, library, texts, 40)) == len(texts)
     assert len(compare_ids(mine, library, ["a <mask>"], 40)) == (library.token_to_id("<mask>") is None)
+
+
+def test_a_space_stands_in_front_where_the_file_says_so() -> None:
+    library = KINDS["longformer"]()
+    mine = quick(library)
+    texts = ["the cat", " the cat", "'s", "12", "!!", "</s>the</s> the", "[X]", "  a", "\u732b"]
+    assert len(compare_ids(mine, library, texts, 40)) == len(texts)
+    rows, _ = mine(["the cat", " the cat", "\tthe", "\u3000a"], 40)
+    assert rows[0] is not None and rows[1] is not None
+    assert rows[0].tolist() == rows[1].tolist()
+    assert rows[2:] == [None, None]  # a space and a blank are no word
+    split_too = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
+    library.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(DIGITS1), "isolated"), split_too])
+    assert changed(library) is None  # in front of each word
+    assert changed(KINDS["longformer"](), model={"ignore_merges": True}) is None
 
 
 def test_words_that_are_pieces_are_not_merged_where_the_file_says_so() -> None:
