@@ -1,4 +1,5 @@
-"""Token ids of byte-pair encodings, in C (native/src/bpe.c): RoBERTa's, ModernBERT's, Qwen's, Gemma's, Llama's.
+"""Token ids of byte-pair encodings, in C (native/src/bpe.c): RoBERTa's, ModernBERT's, Qwen's, Gemma's, Llama's,
+Ministral's (Tekken).
 
 The Rust library takes a second and 280 MB for Gemma's vocabulary, before it has read a text
 (`python -m benchmarks.inside.tokenizers`). Files with other regular expressions than those below are left to it.
@@ -19,13 +20,21 @@ from .quick import Around, Described, Quick, added_of, around, at, is_normal, or
 
 MARK = "\u2581"  # for a space
 KNOWN = 0x3000  # characters in the table, from 0 on, as in the C source
-LETTER, NUMBER, SPACE, OTHER, UNCERTAIN = range(5)  # kinds of them, likewise
+LETTER, NUMBER, SPACE, OTHER, UNCERTAIN, UPPER, LOWER = range(7)  # kinds of them, likewise
 KINDS = {"L": LETTER, "N": NUMBER}  # by category
-MARKED, GPT2, DIGITS1, DIGITS3 = range(4)  # what is a word, likewise
+CASED = {"Lu": UPPER, "Lt": UPPER, "Ll": LOWER, **dict.fromkeys(("Mn", "Mc", "Me"), UNCERTAIN)}  # instead, to Tekken
+MARKED, GPT2, DIGITS1, DIGITS3, TEKKEN = range(5)  # what is a word, likewise
 BLANKS = (*range(0x9, 0xE), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F)
 _LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-EXPRESSIONS = {_LETTERS + r"\p{N}" + _REST: DIGITS1, _LETTERS + r"\p{N}{1,3}" + _REST: DIGITS3}
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_BEFORE = r"[^\r\n\p{L}\p{N}]?"
+_CASED = rf"{_BEFORE}{_UPPER}*{_LOWER}+|{_BEFORE}{_UPPER}+{_LOWER}*|\p{{N}}" + _REST.replace(r"[\r\n]*", r"[\r\n/]*")
+EXPRESSIONS = {
+    _LETTERS + r"\p{N}" + _REST: DIGITS1,
+    _LETTERS + r"\p{N}{1,3}" + _REST: DIGITS3,
+    _CASED: TEKKEN,
+}
 
 
 class Bpe(Quick):
@@ -68,7 +77,7 @@ def bpe(content: bytes) -> Quick | None:
 def _made(functions: native.TokenizerFunctions, found: Described, settings: Settings, special: Around) -> Quick | None:
     added = added_of(found.rest)
     fits = np.zeros(1, np.int32)
-    kinds = np.empty(KNOWN, np.uint8) if settings.words == MARKED else characters()
+    kinds = np.empty(KNOWN, np.uint8) if settings.words == MARKED else characters(settings.words == TEKKEN)
     made = functions.new(
         at(found.data),
         at(found.lengths),
@@ -141,14 +150,21 @@ def _expression(words: Mapping[str, Any]) -> int | None:
 
 
 @cache
-def characters() -> npt.NDArray[np.uint8]:
-    """Kind of each character, (KNOWN,). Those that Unicode 3.2 did not have, or had as another kind, are uncertain."""
-    kinds = np.full(KNOWN, UNCERTAIN, np.uint8)
-    now, then = unicodedata.category, unicodedata.ucd_3_2_0.category
-    for code, character in enumerate(map(chr, range(KNOWN))):
-        earlier = then(character)
-        kind = KINDS.get(earlier[0], OTHER)
-        if earlier != "Cn" and KINDS.get(now(character)[0], OTHER) == kind:
-            kinds[code] = kind
+def characters(cased: bool = False) -> npt.NDArray[np.uint8]:
+    """Kind of each character, (KNOWN,). Those that Unicode 3.2 did not have, or had as another kind, are uncertain.
+
+    `cased`: as Tekken's expression tells letters apart, to which marks are letters too; they are left uncertain.
+    """
+    characters = list(map(chr, range(KNOWN)))
+    now = list(map(unicodedata.category, characters))
+    then = list(map(unicodedata.ucd_3_2_0.category, characters))
+    special = CASED if cased else {}
+    kind_of = {category: special.get(category, KINDS.get(category[0], OTHER)) for category in {*now, *then}}
+    kind_of["Cn"] = UNCERTAIN
+    found = [
+        kind_of[earlier] if kind_of[later] == kind_of[earlier] else UNCERTAIN
+        for later, earlier in zip(now, then, strict=True)
+    ]
+    kinds = np.array(found, np.uint8)
     kinds[list(BLANKS)] = SPACE
     return kinds

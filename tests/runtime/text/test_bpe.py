@@ -16,7 +16,7 @@ from tokenizer_texts import DATA, HAS_DATA, compare_ids, nasty_texts, real_texts
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from fastembed_rt import native
-from fastembed_rt.text.bpe import EXPRESSIONS, OTHER, UNCERTAIN, bpe, characters
+from fastembed_rt.text.bpe import EXPRESSIONS, LOWER, UNCERTAIN, bpe, characters
 from fastembed_rt.text.quick import Quick
 from fastembed_rt.text.tokenizer import TextTokenizer
 
@@ -46,6 +46,7 @@ GROUPS = (
         "ae\u0301\u0323 \xe9",
         "\xb2\xbd1\u0663",
         "12345678 a",
+        "aBCd\u01c5\u02b0\u05d0/\n ",
         "\n\n\r\n  \t a",
     ),
     *(
@@ -138,7 +139,7 @@ def plain(token: str) -> AddedToken:
     return AddedToken(token, normalized=False)
 
 
-DIGITS1, DIGITS3 = EXPRESSIONS
+DIGITS1, DIGITS3, TEKKEN = EXPRESSIONS
 WHOLE = (" cafe", "caf\xe9", " \u732b", "345", "12", "=)", "\n\n\n", "  ", "'ll", "zzz", "\xad", " a b", "<mask")
 KINDS: dict[str, Callable[[], Tokenizer]] = {
     "gpt2": lambda: of_bytes(pre_tokenizers.ByteLevel(add_prefix_space=False)),
@@ -147,6 +148,7 @@ KINDS: dict[str, Callable[[], Tokenizer]] = {
     "qwen": lambda: of_bytes(split(DIGITS1), normalizers.NFC(), plain),
     "starcoder": lambda: of_bytes(split(DIGITS3), None, plain),
     "llama3": lambda: of_bytes(split(DIGITS3), None, plain, WHOLE),
+    "tekken": lambda: of_bytes(split(TEKKEN), None, plain, WHOLE),
     "gemma": lambda: of_characters(prepend=False),
     "llama2": lambda: of_characters(prepend=True),
     "across": lambda: of_characters(prepend=False, across=True),
@@ -185,15 +187,17 @@ def test_any_text_has_the_librarys_ids_or_none(both: tuple[Quick, Tokenizer], te
     compare_ids(*both, [text], 16)
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "qwen"])
-@pytest.mark.parametrize("around", ["1{}2", "'{}e", "  {}", "\n{}\n", "!{}", " {}{} a"])
+@pytest.mark.parametrize("kind", ["gpt2", "qwen", "tekken"])
+@pytest.mark.parametrize("around", ["1{}2", "'{}e", "  {}", "\n{}\n", "!{}", " {}{} a", "A{}A", "a{}/\n"])
 def test_every_character_is_of_the_kind_that_the_library_takes_it_for(kind: str, around: str) -> None:
     library = KINDS[kind]()
     codes = (*range(0x3400), *range(0x3400, 0xD800, 37), *range(0xF900, 0x10000), *range(0x10000, 0x30000, 37))
     texts = [around.replace("{}", chr(code)) for code in codes]
     compare_ids(quick(library), library, texts, 5000)
     assert (characters() != UNCERTAIN).sum() > 7000
-    assert set(characters()) == set(range(OTHER + 2))
+    assert set(characters()) == set(range(UNCERTAIN + 1))
+    assert (characters(cased=True) != UNCERTAIN).sum() > 6500
+    assert set(characters(cased=True)) == set(range(LOWER + 1))
 
 
 @pytest.mark.skipif(not HAS_DATA, reason=f"no data in {DATA}")
