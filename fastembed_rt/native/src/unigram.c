@@ -19,6 +19,7 @@ enum {
     FEW_BYTES = 512,      /* likewise, for which no memory is asked */
     FOLDED_BYTES = 4096, /* of a text that are folded at once */
     SEEN = 16,           /* bytes that are looked at behind a character, at most */
+    IN_NORMALIZED = -2,  /* instead of an added token's id: it is looked for in texts whose characters are replaced */
 };
 
 /* What is done about blanks. */
@@ -48,6 +49,7 @@ typedef struct {
     int32_t *added_lengths, *added_ids; /* of each; -1: the library has to say what becomes of it */
     int32_t added_count;
     uint8_t begins_added[256];
+    uint8_t begins_normalized[256]; /* where it is left of a text, that is the library's */
 } Unigram;
 
 EXPORTED void fastembed_rt_unigram_free(void *made) {
@@ -65,11 +67,11 @@ EXPORTED void fastembed_rt_unigram_free(void *made) {
 }
 
 /* A vocabulary: `bytes` are its `count` pieces in UTF-8 one after the other, `scores` theirs, and `added` likewise the
-   tokens that are looked for in texts first, with `added_ids`; -1: the library has to say what becomes of one. `unknown`
-   is the number of the piece for characters that are none. `units` is the double array of characters to replace, and
-   `written` what they are replaced by; `folded` and `folded_starts` (FOLDED + 1) what they become before that, NULL where
-   they stay as they are, and `quotes` as in Folding. `blanks` as in Unigram. Sets `fits` to 0 where pieces or table are
-   not such that this file can work with them. NULL where there is no memory. */
+   tokens that are looked for in texts first, with `added_ids`; -1: the library has to say what becomes of one, or
+   IN_NORMALIZED, of signs of ASCII. `unknown` is the number of the piece for characters that are none. `units` is the
+   double array of characters to replace, and `written` what they are replaced by; `folded` and `folded_starts` (FOLDED +
+   1) what they become before that, NULL where they stay as they are, and `quotes` as in Folding. `blanks` as in Unigram.
+   Sets `fits` to 0 where pieces or table are not such that this file can work with them. NULL where there is no memory. */
 EXPORTED void *fastembed_rt_unigram_new(const uint8_t *bytes, const int32_t *lengths, const double *scores, int64_t count,
                                         const uint8_t *added, const int32_t *added_lengths,
                                         const int32_t *added_ids, int64_t added_count, int64_t unknown,
@@ -132,6 +134,10 @@ EXPORTED void *fastembed_rt_unigram_new(const uint8_t *bytes, const int32_t *len
         *fits &= length > 0 && (added_ids[k] < 0 || added_ids[k] == (known < 0 ? next : known));
         next += known < 0;
         u->begins_added[token[0]] = 1;
+        for (int32_t place = 0; added_ids[k] == IN_NORMALIZED && place < length; ++place) {
+            *fits &= token[place] < 0x80 && !replaced(&u->table, token + place, 1); /* it is looked for as it is replaced */
+            u->begins_normalized[token[0]] = 1;
+        }
     }
     return u;
 }
@@ -282,6 +288,7 @@ static void write_gathered(Writer *w) {
 /* One character of the text in which they are replaced. */
 static void write_character(Writer *w, const uint8_t *c, int32_t size) {
     const int blanks = w->u->blanks;
+    w->lost |= w->u->begins_normalized[*c];
     if (blanks & APART) {
         if (is_blank(c, size))
             flush(w);

@@ -200,8 +200,22 @@ def test_added_tokens_have_the_librarys_ids_or_are_left_to_it(
         done = compare_ids(mine, library, texts, limit)
         left = set(range(len(texts))) - done  # <mask> takes the spaces before it
         assert left == {0, 1} if limit == 20 else left <= {0, 1}
-    # One of replaced characters may be there where none of its own are.
-    assert quick(made(pieces, table, added=(AddedToken("[Y]", normalized=True),))) is None
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_texts_with_the_first_sign_of_a_token_in_normalized_texts_are_the_librarys(
+    table: normalizers.Normalizer, pieces: list[tuple[str, float]], apart: bool
+) -> None:
+    library = made(pieces, table, apart=apart, added=(AddedToken("{m}", normalized=True, lstrip=True),))
+    mine = quick(library)
+    assert mine is not None
+    texts = ["a b", "a<s> b", "a  b ", "a {m}", "{M}", "\uff5bm\uff5d", "a\ufe5bm\ufe5c", "\u2774m", "a {b"]
+    for limit in (3, 4, 5, 40):
+        done = compare_ids(mine, library, texts, limit)
+        assert done >= ({0, 1, 2} if apart or limit == 40 else {0, 1})  # a limit between spaces: see below
+        assert not done & {4, 5, 6}
+    for token in ("y", "\u2460", '"', "[\u2460]"):  # a letter's case may be another, and most texts have it
+        assert quick(made(pieces, table, added=(AddedToken(token, normalized=True),))) is None
 
 
 def test_a_limit_between_spaces_leaves_it_to_the_library_what_a_token_behind_them_takes(
