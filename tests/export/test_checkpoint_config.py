@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from checkpoint_faults import built, refusal
 from checkpoints import (
     SIZES,
     assert_vectors_agree,
     change_json,
+    change_tensors,
     save_with_heads,
 )
 from exports import quick
@@ -130,6 +133,33 @@ def test_what_no_builder_computes_is_refused_by_name(plain: Path, key: str, valu
 
 
 # --- prompts and similarity ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "method"),
+    [
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "gptq"),
+        ({"quant_method": "awq", "bits": 4}, "awq"),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ({"load_in_8bit": True}, "bitsandbytes"),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("weights", ["as floats", "as whole numbers"])
+def test_quantized_weights_are_refused_by_their_method(
+    plain: Path, said: dict[str, Any], method: str | None, weights: str
+) -> None:
+    change_json(plain / "config.json", quantization_config=said)
+    if weights == "as whole numbers":
+        name = "encoder.layer.0.attention.self.query.weight"
+        change_tensors(plain, lambda tensors: tensors.update({name: tensors[name].astype(np.int8)}))
+    assert f"quantization_config (method {method!r})" in refusal(plain, UnsupportedCheckpointError)
+
+
+def test_a_quantization_of_null_is_none(plain: Path) -> None:
+    change_json(plain / "config.json", quantization_config=None)
+    built(plain)
 
 
 @pytest.mark.parametrize("prompts", [["query: "], "query: ", {"query": 5}, {"query": ["query: "]}, 5])

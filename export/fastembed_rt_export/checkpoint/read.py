@@ -372,6 +372,7 @@ def _built(path: Path, exporter: str, notes: list[str]) -> Read:
     config = read_json(path / "config.json")
     if "model_type" not in config:
         raise CheckpointError(f"{path / 'config.json'} has no model_type; is this a transformers checkpoint?")
+    _refuse_quantized(config, path / "config.json")
     if exporter == "optimum" or (
         exporter == "auto" and row_name(config) not in ARCHITECTURES and optimum_export.available()
     ):
@@ -388,6 +389,22 @@ def _built(path: Path, exporter: str, notes: list[str]) -> Read:
         notes.append(f"of model_type {config['model_type']} the text model is built: no images, films or sounds")
     config = dict(row.config(config))
     return config, row, *read(path, notes)
+
+
+def _refuse_quantized(config: Mapping[str, Any], where: Path) -> None:
+    """Raise UnsupportedCheckpointError where transformers reads quantized weights, or quantizes what it reads."""
+    said = config.get("quantization_config")
+    if said is None:
+        return
+    said = said if isinstance(said, dict) else {}
+    # Where no method is named, transformers takes these for bitsandbytes.
+    of_bits = any(said.get(key) for key in ("load_in_4bit", "load_in_8bit"))
+    method = said.get("quant_method") or ("bitsandbytes" if of_bits else None)
+    raise UnsupportedCheckpointError(
+        f"{where} has a quantization_config (method {method!r}): the model computes with quantized weights, which is "
+        "not built; export the checkpoint that they were made from, or write its weights as floats "
+        "(dequantize() of transformers' model, then save_pretrained()) without that key"
+    )
 
 
 def _static(path: Path, exporter: str, notes: list[str]) -> Read:
