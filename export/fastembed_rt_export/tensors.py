@@ -314,8 +314,12 @@ def _read_pickle(file: Path) -> dict[str, Stored]:
     def loader(tensor: Any) -> Callable[[], Array]:
         return lambda: np.asarray(tensor.detach().to(torch.float32).numpy())
 
+    def dtype(tensor: Any) -> str:
+        plain = tensor.layout is torch.strided
+        return spelled.get(tensor.dtype, str(tensor.dtype)) if plain else f"{tensor.layout} of {tensor.dtype}"
+
     return {
-        name: Stored(tuple(tensor.shape), spelled.get(tensor.dtype, str(tensor.dtype)), loader(tensor))
+        name: Stored(tuple(tensor.shape), dtype(tensor), loader(tensor))
         for name, tensor in state.items()
         if isinstance(tensor, torch.Tensor)
     }

@@ -331,6 +331,13 @@ def test_a_pickle_of_something_else_than_named_tensors_is_refused(plain: Path, s
     assert "not tensors by name" in refusal(plain)
 
 
+def test_a_pickle_of_sparse_tensors_is_refused(plain: Path) -> None:
+    (plain / "model.safetensors").unlink()
+    state = random_model("bert").state_dict()
+    torch.save({**state, QUERY: state[QUERY].to_sparse()}, plain / "pytorch_model.bin")
+    assert f"{QUERY} is torch.sparse_coo of torch.float32 (24, 24), the config asks for float" in refusal(plain)
+
+
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
 def test_pickles_of_every_age_are_read(tmp_path: Path, zipped: bool) -> None:
     directory = save_sentence_transformers(tmp_path / "pickled")
