@@ -71,6 +71,7 @@ check: $(TEST)/.ready
 
 # A process a CPU, four at most; a file's tests stay together, since they share what they export. WORKERS=0: one process.
 WORKERS ?= auto
+unexport WORKERS # the server's option has the same name
 unit: $(TEST)/.ready
 	$(TEST)/bin/pytest -n $(WORKERS) --maxprocesses=4 --dist loadfile -m "not slow and not gpu" $(PYTEST)
 

@@ -56,12 +56,24 @@ AS_DEEP_AS_OTHERS: dict[str, dict[str, Any]] = {"albert": {"inner_group_num": 1}
 
 # Where one token is wanted the last layer is another one: of these families here, of all under the marker slow.
 ONE_TOKEN = ("albert", "bert", "modernbert", "mpnet")
+# Their graphs are those of bert, llama or t5, but for where tensors are read from and how positions are counted.
+ALIKE = (
+    "camembert",
+    "data2vec-text",
+    "distilbert",
+    "ernie",
+    "llama_bidirec",
+    "mistral",
+    "mt5",
+    "roberta",
+    "xlm-roberta",
+)
 
 
 @pytest.mark.parametrize(
     ("model_type", "pooling"),
     [
-        *((name, "mean") for name in sorted(ARCHITECTURES)),
+        *(pytest.param(name, "mean", marks=[pytest.mark.slow] * (name in ALIKE)) for name in sorted(ARCHITECTURES)),
         *(
             pytest.param(name, "cls", marks=[pytest.mark.slow] * (name not in ONE_TOKEN))
             for name in sorted(ARCHITECTURES)
