@@ -10,13 +10,15 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .. import native
-from .folding import Folded, folded
 from .quick import Around, Described, Quick, added_of, around, at, or_none, read
+
+if TYPE_CHECKING:
+    from .folding import Folded
 
 MARK = "\u2581"  # what words begin with
 SPACES = " {2,}"
@@ -127,7 +129,13 @@ def settings_of(described: Mapping[str, Any]) -> Settings | None:
     plain, lower = steps[:2] == PLAIN, steps[2:3] == [LOWER]
     lower &= plain
     found = _replacing(steps[2 * plain + lower :], apart, trims=not quotes and not plain)
-    return found and found._replace(folded=folded(lower) if plain else None, quotes=quotes)
+    return found and found._replace(folded=_folded(lower) if plain else None, quotes=quotes)
+
+
+def _folded(lower: bool) -> Folded:
+    from .folding import folded  # milliseconds that most vocabularies need not wait for
+
+    return folded(lower)
 
 
 def _can_be_known(token: Mapping[str, Any]) -> bool:
