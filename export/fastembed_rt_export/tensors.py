@@ -88,13 +88,16 @@ class Tensors:
         """
         account = self.account
         inner = {name[len(self.prefix) :] for name in account.used if self.prefix and name.startswith(self.prefix)}
-        twice = [name for name in self.stored if name in inner]
+        bare = [name for name in self.stored if name in inner]
+        twice = [name for name in bare if self.has(name)]
         # Beside the encoder too, where transformers may take those that have the encoder's name in front.
         twice += [name for name in sorted(account.used) if self.prefix and name in self.stored and self.has(name)]
         refuse_twice(twice, f"with {self.prefix} in front and without")
         faults = []
         if account.missing:
             faults.append(f"missing: {some(account.missing)}")
+        if bare:
+            faults.append(f"there without {self.prefix} in front: {some(bare)}")
         if account.misshapen:
             faults.append(f"misshapen: {some(account.misshapen)}")
         spaces = {name[len(self.prefix) :].split(".")[0] for name in account.used if name.startswith(self.prefix)}

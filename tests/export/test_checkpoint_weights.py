@@ -205,6 +205,18 @@ def test_tensors_with_and_without_the_front_of_task_models_are_refused(tmp_path:
     assert f"twice, with {front} in front and without" in message
 
 
+def test_tensors_of_which_some_have_the_front_of_task_models_are_refused(tmp_path: Path) -> None:
+    directory = save_transformers(tmp_path / "mixed")
+
+    def mix(tensors: dict[str, Any]) -> None:
+        for name in [name for name in tensors if name != QUERY]:
+            tensors[f"bert.{name}"] = tensors.pop(name)
+
+    change_tensors(directory, mix)
+    message = refusal(directory)
+    assert f"missing: bert.{QUERY}; there without bert. in front: {QUERY}; save it again" in message
+
+
 def test_a_norm_under_its_first_name_and_its_later_one_is_refused(tmp_path: Path) -> None:
     directory = save_transformers(tmp_path / "both")
 
