@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from checkpoints import TEXTS, assert_vectors_agree, save_sentence_transformers
+from checkpoints import TEXTS, assert_vectors_agree, change_tensors, reference_vectors, save_sentence_transformers
 
 from fastembed_rt import EmbeddingModel
 from fastembed_rt.run import batching
@@ -24,6 +24,26 @@ def test_a_masked_place_weighs_nothing_and_is_no_subnormal_number() -> None:
     assert 512 * share < np.finfo(np.float32).eps ** 2  # a whole row of them does not reach the sum
     # A copy of a real token's score, up to 37 below the row's largest.
     assert np.exp(np.float32(cpu.MASKED - 37.0)) > np.finfo(np.float32).tiny
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("model_type", ["t5", "mpnet", "deberta", "deberta-v2"])
+def test_places_without_a_token_weigh_nothing_however_much_distances_add(
+    tmp_path: Path, model_type: str, pooling: str
+) -> None:
+    """They hold a copy of the text's last token, and lie where distances may add more than at that token itself."""
+    source = save_sentence_transformers(tmp_path / "c", model_type, pooling=pooling)
+    larger, times = ("relative_attention_bias", 200) if model_type in ("t5", "mpnet") else ("attention.self", 40)
+    change_tensors(
+        source, lambda tensors: tensors.update({name: tensors[name] * times for name in tensors if larger in name})
+    )
+    texts = [text for text in TEXTS if len(text) < 100]  # T5's limit here is none of the reference's
+    wanted = reference_vectors(source, texts)
+    export(str(source), ExportOptions(output=tmp_path / "out", verify=False))
+    with EmbeddingModel(tmp_path / "out", target="cpu") as model:
+        np.testing.assert_allclose(model.encode(texts), wanted, rtol=0, atol=1e-5)
+        alone = np.stack([model.encode(text) for text in texts])
+    np.testing.assert_allclose(alone, wanted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "mpnet"])

@@ -88,7 +88,7 @@ def _encoder(ops: Ops, config: Config, tensors: Tensors, *, second: bool) -> Val
     kinds = _kinds(config)
     scale = 1.0 / math.sqrt(width // shape.heads * (1 + len(kinds)))
     distances = _distances(config, tensors.under("encoder."), shape, second=second)
-    bias = ops.attention_bias()
+    bias = ops.attention_bias(relative=distances is not None and bool(kinds))
     for index in range(shape.layers):
         own = tensors.under(f"encoder.layer.{index}.")
         projections = _second(own, config, shape) if second else _first(own, shape)

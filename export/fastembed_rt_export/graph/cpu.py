@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from fastembed_rt.run.batching import LANES
 
 from . import distances, portable
@@ -23,12 +25,13 @@ from .graph import BOOL, FLOAT, INT64, Graph, Value
 from .layers import Angles, DistanceRows, Heads, Relative, ScoreBias
 from .portable import EOS, PORTABLE
 from .target import LastToken, Linears, MaskedTokens, OfStates, Target, Tokens
-from .weight import Linear, Norm, Weight
+from .weight import Array, Linear, Norm, Weight
 
 OPSET = 23  # the Attention operator
 # Added to the scores of places without a token. They hold a copy of the text's last token, so their scores are no
-# larger than a real one's, and exp(-50) of it is lost in the rounding of the sum. Far lower, exp() gives subnormal
-# numbers, with which the products after the softmax took twice as long (AVX-512, onnxruntime 1.32).
+# larger than a real one's, but for what distances add, and exp(-50) of it is lost in the rounding of the sum. Far
+# lower, exp() gives subnormal numbers, with which the products after the softmax took twice as long (AVX-512,
+# onnxruntime 1.32).
 MASKED = -50.0
 
 
@@ -117,11 +120,16 @@ def linears(graph: Graph, states: Value, layers: Sequence[Linear]) -> list[Value
     ]
 
 
-def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> Value:
+def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None, *, relative: bool) -> Value:
     """Additive (B, 1, S, S); with a bias by distance (B, N, S, S)."""
     given = unpacked(tokens)
-    # Scores of unseen tokens have no bound.
-    row = portable.padding_bias(graph, tokens, distances.MASKED if tokens.unseen else MASKED)
+    if tokens.unseen or relative:  # scores of unseen tokens have no bound, nor what states make of distances
+        masked = graph.constant(distances.MASKED)
+    elif by_distance is not None:
+        masked = graph.weight(by_distance.map(".masked", _masked_beside, (1,)))
+    else:
+        masked = graph.constant(MASKED)
+    row = portable.padding_bias(graph, tokens, masked)
     if by_distance is not None:
         # The runtime rounds S up, so places beyond the last position exist; what they hold is masked.
         return portable.with_distances(graph, row, given.unpack, distances.reaching(by_distance, LANES))
@@ -131,6 +139,15 @@ def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> 
     batch = graph.node("Slice", shape, graph.constant([0]), graph.constant([1]), name="batch")
     whole = graph.node("Concat", batch, graph.constant([1]), length, length, axis=0, name="whole")
     return graph.node("Expand", row, whole, name="mask")
+
+
+def _masked_beside(table: Array) -> Array:
+    """MASKED for places that stand behind the token of which they hold a copy: by as much lower as the bias by distance
+    (2P - 1, N) may be larger there than at the token itself, which no query of the text stands behind.
+    """
+    onward = table[len(table) // 2 :]
+    rise = (onward - np.minimum.accumulate(onward, axis=0)).max()
+    return np.array([MASKED - rise], np.float32)
 
 
 def attention(
@@ -250,7 +267,7 @@ def _last_places(graph: Graph, tokens: Tokens) -> Value:
 
 def seen(graph: Graph, tokens: Tokens) -> Value:
     """(B, 1, 1, S): the padding alone."""
-    return portable.padding_bias(graph, tokens, MASKED)
+    return portable.padding_bias(graph, tokens, graph.constant(MASKED))
 
 
 def unpack(graph: Graph, tokens: Tokens, states: Value) -> Value:

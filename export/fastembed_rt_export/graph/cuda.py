@@ -131,7 +131,7 @@ FUSED = {
 }
 
 
-def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> Value | None:
+def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None, *, relative: bool) -> Value | None:
     """(1, N, S, S) for a bias by distance, (B, 1, S, S) for tokens that hide; the texts' boundaries are the mask."""
     hidden = _hidden(graph) if tokens.unseen else None
     if by_distance is None:

@@ -200,7 +200,7 @@ def target(recipe: Recipe) -> Target:
         collect=lambda graph, _, mixed, layer: linears(graph, mixed, [layer])[0],
         spread=lambda _, __, states: states,
         # What `ScoreBias` says in numbers goes into the operators' attributes.
-        attention_bias=lambda _, __, ___: None,
+        attention_bias=lambda _, __, ___, relative: None,
         band=_no_band,
         attention=partial(attention, first_only=False),
         attend_first=partial(attention, first_only=True),

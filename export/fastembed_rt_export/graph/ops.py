@@ -136,13 +136,15 @@ class Ops:
         before: int | None = None,
         after: int | None = None,
         cap: float | None = None,
+        relative: bool = False,
     ) -> ScoreBias:
         """What is added to the scores: the mask, and a bias (2P - 1, N) for key - query + P - 1.
 
         A token sees at most `before` tokens before it and `after` tokens behind it; None: all. `cap`: of the scores.
+        `relative`: attention adds more by distance, as its `relative` says.
         """
         with self.scope("attention_bias"):
-            tensor = self.target.attention_bias(self.token_graph, self.tokens, by_distance)
+            tensor = self.target.attention_bias(self.token_graph, self.tokens, by_distance, relative=relative)
             if before is not None or after is not None:
                 tensor = self._sum(tensor, self.target.band(self.token_graph, self.tokens, before=before, after=after))
         if before is not None:

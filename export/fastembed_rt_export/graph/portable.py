@@ -155,17 +155,17 @@ def unary(op: str) -> Activation:
     return lambda graph, states: graph.node(op, states, name=op.lower())
 
 
-def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> Value:
+def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None, *, relative: bool) -> Value:
     """Additive (B, 1, 1, S), or (B, N, S, S) with a bias by distance."""
-    absent = padding_bias(graph, tokens, MASKED)
+    absent = padding_bias(graph, tokens, graph.constant(MASKED))
     return absent if by_distance is None else with_distances(graph, absent, tokens.input_ids, by_distance)
 
 
-def padding_bias(graph: Graph, tokens: Tokens, masked_score: float) -> Value:
-    """Additive (B, 1, 1, S): `masked_score` where there is no token."""
+def padding_bias(graph: Graph, tokens: Tokens, masked_score: Value) -> Value:
+    """Additive (B, 1, 1, S): `masked_score` (1,) where there is no token."""
     mask = graph.node("Cast", masked(tokens).attention_mask, to=FLOAT, name="mask")
     absent = graph.node("Sub", graph.constant(1.0), mask, name="absent")
-    additive = graph.node("Mul", absent, graph.constant(masked_score), name="additive")
+    additive = graph.node("Mul", absent, masked_score, name="additive")
     return graph.node("Unsqueeze", additive, graph.constant([1, 2]), name="additive")
 
 

@@ -138,9 +138,14 @@ class Largest(Protocol):
 
 
 class AttentionBias(Protocol):
-    """Tensor of the mask and of a bias by distance (2P - 1, N); None: attention adds no such tensor."""
+    """Tensor of the mask and of a bias by distance (2P - 1, N); None: attention adds no such tensor.
 
-    def __call__(self, graph: Graph, tokens: Tokens, by_distance: Weight | None, /) -> Value | None: ...
+    `relative`: layers add to it by distance, each from states of its own.
+    """
+
+    def __call__(
+        self, graph: Graph, tokens: Tokens, by_distance: Weight | None, /, *, relative: bool
+    ) -> Value | None: ...
 
 
 class Band(Protocol):

@@ -64,9 +64,9 @@ def head_norm(graph: Graph, states: Value, layer: Norm, *, heads: int) -> Value:
     return graph.node("Reshape", norm(graph, split, layer), graph.constant([0, 0, -1]), name="normed")
 
 
-def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None) -> Value:
+def attention_bias(graph: Graph, tokens: Tokens, by_distance: Weight | None, *, relative: bool) -> Value:
     """Float32, as the softmax is."""
-    return portable.attention_bias(graph.typed(FLOAT32), tokens, by_distance)
+    return portable.attention_bias(graph.typed(FLOAT32), tokens, by_distance, relative=relative)
 
 
 def band(graph: Graph, tokens: Tokens, *, before: int | None, after: int | None) -> Value:
