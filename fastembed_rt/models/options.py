@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InvalidInputError, InvalidTypeError
 from ..text.columns import is_null
-from ..text.inputs import check_iterable, check_texts, check_unicode
+from ..text.inputs import check_iterable, check_texts, check_unicode, plain
 from ..vectors.dense import Vectors, normalized
 
 
@@ -98,8 +98,8 @@ def checked_prompts(prompts: Mapping[str, str]) -> dict[str, str]:
     for name, text in prompts.items():
         if not isinstance(text, str):
             raise InvalidInputError(f"prompt {name!r} is {type(text).__name__}, expected str")
-        check_unicode(text, f"prompt {name!r}")
-    return dict(prompts)
+        check_unicode(plain(text), f"prompt {name!r}")
+    return {name: plain(text) for name, text in prompts.items()}
 
 
 def positive(name: str, value: int | None, default: int, most: int | None = None) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import InvalidInputError, InvalidTypeError, UnknownPromptError
 from ..manifest import Manifest
-from ..text.inputs import check_unicode
+from ..text.inputs import check_unicode, plain
 from .options import checked_prompts
 
 QUERY_PROMPTS = ("query",)
@@ -41,6 +41,7 @@ class Prompts:
                 raise InvalidInputError(f"prompt and prompt_name {name!r} are both given; pass one of them")
             if not isinstance(text, str):
                 raise InvalidTypeError(f"prompt is {type(text).__name__}, expected str")
+            text = plain(text)
             check_unicode(text, "prompt")
             return text
         name = name if name is not None else self.default

@@ -19,12 +19,15 @@ def check_texts(inputs: object, first: int = 0) -> list[str]:
         InvalidInputError: a lone surrogate, which has no UTF-8 form and so no tokens.
     """
     texts = list(check_iterable(inputs))
-    for index, text in enumerate(texts, first):
-        if not isinstance(text, str):
-            hint = "; decode it first" if isinstance(text, (bytes, bytearray)) else ""
-            if is_null(text):
-                hint = "; for rows without a text pass on_null='empty' (the empty text's vector) or 'zero' (zeros)"
-            raise InvalidTypeError(f"text {index} is {type(text).__name__}, expected str{hint}")
+    for index, given in enumerate(texts, first):
+        text = given
+        if type(text) is not str:  # seldom
+            if not isinstance(text, str):
+                hint = "; decode it first" if isinstance(text, (bytes, bytearray)) else ""
+                if is_null(text):
+                    hint = "; for rows without a text pass on_null='empty' (the empty text's vector) or 'zero' (zeros)"
+                raise InvalidTypeError(f"text {index} is {type(text).__name__}, expected str{hint}")
+            texts[index - first] = text = plain(text)
         if not text.isascii():
             check_unicode(text, f"text {index}")
     return texts
@@ -45,8 +48,8 @@ def check_pairs(inputs: object, first: int = 0) -> list[Pair]:
         for text in pair:
             if not isinstance(text, str):
                 raise InvalidTypeError(f"pair {index} holds {type(text).__name__}, expected str")
-            check_unicode(text, f"pair {index}")
-        pairs.append((pair[0], pair[1]))
+            check_unicode(plain(text), f"pair {index}")
+        pairs.append((plain(pair[0]), plain(pair[1])))
     return pairs
 
 
@@ -84,6 +87,11 @@ def counted(inputs: object) -> tuple[int, Iterator[Any]]:
         return found
     texts = list(check_iterable(inputs))
     return len(texts), iter(texts)
+
+
+def plain(text: str) -> str:
+    """A text without its class, where that is one below str: those may add otherwise (markupsafe.Markup), or encode."""
+    return text if type(text) is str else str.__str__(text)
 
 
 def check_unicode(text: str, what: str) -> None:

@@ -75,6 +75,50 @@ def test_a_column_gives_what_its_texts_give(column: Callable[[list[Any]], Any], 
     assert model.encode(column([])).shape == (0, 24)
 
 
+class Escaped(str):
+    """As markupsafe's Markup, which templates of Flask and Jinja give: what is added to it is escaped."""
+
+    def __add__(self, other: str) -> Escaped:
+        return Escaped(str.__add__(self, other.replace("<", "&lt;")))
+
+    def __radd__(self, other: str) -> Escaped:
+        return Escaped(str.__add__(other.replace("<", "&lt;"), self))
+
+    def encode(self, *_: Any, **__: Any) -> bytes:
+        return b"another text"
+
+    def isascii(self) -> bool:
+        return True
+
+
+def test_of_classes_below_str_the_characters_count(
+    model: EmbeddingModel, rest: tuple[Reranker, SparseModel, LateInteractionModel]
+) -> None:
+    reranker, sparse, late = rest
+    prompt, texts = "the < of: ", ["a < dog", "été"]
+    odd, wanted = [Escaped(text) for text in texts], model.encode([prompt + text for text in texts])
+    for given, before in ((odd, prompt), (texts, Escaped(prompt)), (odd, Escaped(prompt))):
+        np.testing.assert_array_equal(model.encode(given, prompt=before), wanted)
+        np.testing.assert_array_equal(list(model.embed(given, prompt=before)), wanted)
+        np.testing.assert_array_equal(model.encode(given[0], prompt=before), wanted[0])
+        assert model.count_tokens(given[0], prompt=before) == model.count_tokens(prompt + texts[0])
+        pairs = [(given[0], given[1])]
+        np.testing.assert_array_equal(
+            reranker.predict(pairs, prompt=before), reranker.predict([(prompt + texts[0], texts[1])])
+        )
+        found = sparse.encode(given[0], prompt=before)
+        np.testing.assert_array_equal(found.to_dense(), sparse.encode(prompt + texts[0]).to_dense())
+        for one, other in zip(
+            late.encode_query(given, prompt=before), late.encode_query(texts, prompt=prompt), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+    before_all, model.prompts = model.prompts, {"odd": Escaped(prompt)}
+    try:
+        np.testing.assert_array_equal(model.encode(texts, prompt_name="odd"), wanted)
+    finally:
+        model.prompts = before_all
+
+
 def test_nulls_of_a_column(column: Callable[[list[Any]], Any], model: EmbeddingModel) -> None:
     given = column(NULLS)
     with pytest.raises(InvalidTypeError, match=r"text 1 is \w+, expected str; leave rows without a text out"):
