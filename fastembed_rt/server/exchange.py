@@ -176,6 +176,8 @@ class Exchange:
             return orjson.loads(content)
         except orjson.JSONDecodeError as error:
             what = f"the body is no JSON in UTF-8: {error.msg}, position {error.pos}"  # none of the body is in it
+            if self.headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+                what = "the body has a content-encoding, and bodies that are compressed are not read; send it as it is"
             raise ApiError("Malformed", what) from None
 
     async def body(self, kind: Body) -> dict[str, Any]:

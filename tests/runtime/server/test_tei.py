@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 import numpy as np
@@ -247,6 +248,13 @@ def test_a_body_that_is_no_json_is_answered_in_json(client: Client, raw: bytes) 
     answer = client.post("/embed", raw=raw)
     assert answer.status == 400
     assert answer.json["error_type"] == "Malformed"
+
+
+def test_a_body_that_is_compressed_is_told_so(client: Client) -> None:
+    answer = client.post("/embed", raw=gzip.compress(b'{"inputs": "a"}'), content_encoding="gzip")
+    assert (answer.status, answer.json["error_type"]) == (400, "Malformed")
+    assert "compressed are not read" in answer.json["error"]
+    assert client.post("/embed", {"inputs": "a"}, content_encoding="identity").status == 200
 
 
 def test_states_of_a_model_that_was_exported_without_them_are_the_clients_mistake(
